@@ -1,0 +1,39 @@
+// Package envelope turns a published batch into what SMTP wants.
+//
+// The way through it:
+//
+//  1. [Decode] reads a batch from its JSON, strictly: what is wrong comes back
+//     as a [FieldError] that names the field.
+//  2. [NewMessage] makes the message fit for the wire once, however many
+//     envelopes carry it: CRLF line ends, dots stuffed.
+//  3. [Batch.Plan] checks each address ([ParseAddress]), leaves out what is
+//     settled already and the same mailbox said twice, and groups the rest by
+//     domain in order of first appearance.
+//  4. [Group.Cut] takes the recipients of one envelope off a group.
+//
+// The package knows nothing of relays or brokers and imports nothing of this
+// module.
+package envelope
+
+// A Group is the recipients of one domain, in the order of the batch.
+// Mailboxes[i] and Addresses[i] are the same recipient. Recipients that want
+// SMTPUTF8 make a group of their own: at a relay without it they must not take
+// their neighbours with them (RFC 6531 3.5).
+type Group struct {
+	Domain    string   // lower-case A-labels, or an address literal with its brackets
+	UTF8      bool     // the local parts are not ASCII
+	Mailboxes []string // as said in RCPT TO
+	Addresses []string // as published
+}
+
+// Len is the number of recipients left in the group.
+func (g *Group) Len() int { return len(g.Mailboxes) }
+
+// Cut takes at most n recipients off the front of the group. It copies
+// nothing: the returned group shares memory with g.
+func (g *Group) Cut(n int) Group {
+	n = min(n, len(g.Mailboxes))
+	cut := Group{Domain: g.Domain, UTF8: g.UTF8, Mailboxes: g.Mailboxes[:n:n], Addresses: g.Addresses[:n:n]}
+	g.Mailboxes, g.Addresses = g.Mailboxes[n:], g.Addresses[n:]
+	return cut
+}

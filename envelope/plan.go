@@ -1,0 +1,160 @@
+package envelope
+
+import (
+	"hash/maphash"
+	"math/bits"
+)
+
+// A Plan is what has to be done about a batch.
+type Plan struct {
+	Groups  []Group   // in order of first appearance
+	Invalid []Invalid // cannot be sent to; in the order of the batch
+	Settled int       // recipients left out because they are settled
+
+	recipients int
+}
+
+// An Invalid is a recipient that is no address.
+type Invalid struct {
+	Address string // as published
+	Err     error  // an *[AddressError]
+}
+
+// Recipients is the number of recipients of the plan: those of its groups
+// before anything was cut off, and the invalid ones. With Settled it is the
+// number of different recipients of the batch.
+func (p *Plan) Recipients() int { return p.recipients }
+
+// Plan checks the recipients of the batch and groups them by domain. The same
+// mailbox twice is one recipient, under the address that came first; so is
+// the same invalid address. Settled may be nil; it is asked once for every
+// mailbox, and for every invalid address as published, and what it answers
+// true for is left out.
+func (b *Batch) Plan(settled func(mailbox string) bool) Plan {
+	p := planner{
+		settled: settled,
+		index:   newIndex(len(b.Recipients)),
+		placed:  make([]placement, 0, len(b.Recipients)),
+		domains: make(map[domain]int32),
+	}
+	for i, address := range b.Recipients {
+		p.add(int32(i), address)
+	}
+	p.place(b.Recipients)
+	return p.plan
+}
+
+// planner passes over the recipients twice: the first pass counts, so that the
+// second can place all groups in one piece of memory.
+type planner struct {
+	plan    Plan
+	settled func(string) bool
+	index   index
+	placed  []placement
+	domains map[domain]int32
+	last    int32 // group of the recipient before: published lists are often sorted
+	sizes   []int32
+}
+
+// A domain is what recipients have to share to be in one group.
+type domain struct {
+	name string
+	utf8 bool
+}
+
+// A placement is one recipient in its group.
+type placement struct {
+	mailbox   string
+	recipient int32 // in the batch
+	group     int32
+}
+
+func (p *planner) add(i int32, address string) {
+	a, err := ParseAddress(address)
+	if err != nil {
+		// Cannot be mistaken for a mailbox: every mailbox is a valid address.
+		a.Mailbox = address
+	}
+	if !p.index.add(a.Mailbox) {
+		return
+	}
+	if p.settled != nil && p.settled(a.Mailbox) {
+		p.plan.Settled++
+		return
+	}
+	p.plan.recipients++
+	if err != nil {
+		p.plan.Invalid = append(p.plan.Invalid, Invalid{address, err})
+		return
+	}
+	g := p.group(domain{a.Domain, a.UTF8})
+	p.sizes[g]++
+	p.placed = append(p.placed, placement{a.Mailbox, i, g})
+}
+
+func (p *planner) group(d domain) int32 {
+	if len(p.plan.Groups) > 0 {
+		if last := &p.plan.Groups[p.last]; last.Domain == d.name && last.UTF8 == d.utf8 {
+			return p.last
+		}
+	}
+	g, ok := p.domains[d]
+	if !ok {
+		g = int32(len(p.plan.Groups))
+		p.domains[d] = g
+		p.plan.Groups = append(p.plan.Groups, Group{Domain: d.name, UTF8: d.utf8})
+		p.sizes = append(p.sizes, 0)
+	}
+	p.last = g
+	return g
+}
+
+func (p *planner) place(addresses []string) {
+	n := len(p.placed)
+	memory := make([]string, 2*n)
+	mailboxes, published := memory[:n:n], memory[n:]
+	for g := range p.plan.Groups {
+		group, size := &p.plan.Groups[g], p.sizes[g]
+		group.Mailboxes, mailboxes = mailboxes[:0:size], mailboxes[size:]
+		group.Addresses, published = published[:0:size], published[size:]
+	}
+	for i := range p.placed {
+		at := &p.placed[i]
+		group := &p.plan.Groups[at.group]
+		group.Mailboxes = append(group.Mailboxes, at.mailbox)
+		group.Addresses = append(group.Addresses, addresses[at.recipient])
+	}
+}
+
+// An index is a set of at most as many strings as it was made for. It is a
+// third of the time of a map, which pays for growing and deleting. Its seed
+// is its own, so that no list can be written to make it slow.
+type index struct {
+	seed  maphash.Seed
+	slots []slot
+	shift int
+}
+
+type slot struct {
+	hash uint64 // 0: free
+	s    string
+}
+
+func newIndex(n int) index {
+	width := bits.Len(uint(n)) + 1 // at most half full
+	return index{seed: maphash.MakeSeed(), slots: make([]slot, 1<<width), shift: 64 - width}
+}
+
+// add reports whether s is new.
+func (x *index) add(s string) bool {
+	hash := maphash.String(x.seed, s) | 1
+	for i := int(hash >> x.shift); ; i = (i + 1) & (len(x.slots) - 1) {
+		switch at := &x.slots[i]; {
+		case at.hash == 0:
+			*at = slot{hash, s}
+			return true
+		case at.hash == hash && at.s == s:
+			return false
+		}
+	}
+}
