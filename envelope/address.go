@@ -138,7 +138,7 @@ func parseLocal(s string) (local, rest, reason string) {
 	case i == len(s):
 		return "", "", "no @"
 	case s[i] != '@':
-		return "", "", unfit(s[i])
+		return "", "", unfit(s[i], "outside quotes")
 	case i == 0:
 		return "", "", "nothing before the @"
 	}
@@ -167,7 +167,7 @@ func parseQuoted(s string) (local, rest, reason string) {
 		}
 		c := s[i]
 		if c < ' ' || c == 0x7f {
-			return "", "", unfit(c)
+			return "", "", unfit(c, "in quotes")
 		}
 		if classes[c]&atext == 0 && (c != '.' || len(content) == 0 || content[len(content)-1] == '.') {
 			atom = false
@@ -226,7 +226,7 @@ func parseDomain(s string) (domain, reason string) {
 			if c == '@' {
 				return "", "more than one @"
 			}
-			return "", unfit(c)
+			return "", unfit(c, "in the domain")
 		}
 		all |= class
 	}
@@ -292,11 +292,11 @@ func parseLiteral(s string) (domain, reason string) {
 	return "", "not an address literal: write [192.0.2.1] or [IPv6:2001:db8::1]"
 }
 
-// unfit says why an octet has no place outside quotes.
-func unfit(c byte) string {
+// unfit says why an octet has no place there.
+func unfit(c byte, where string) string {
 	switch {
 	case c == ' ':
-		return "a space outside quotes"
+		return "a space " + where
 	case c < ' ' || c == 0x7f:
 		return fmt.Sprintf("has the control character %U", c)
 	case c == '<' || c == '>':
@@ -304,5 +304,5 @@ func unfit(c byte) string {
 	case c == ',' || c == ';':
 		return "give each address by itself"
 	}
-	return fmt.Sprintf("%q outside quotes", c)
+	return fmt.Sprintf("%q %s", c, where)
 }
