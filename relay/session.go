@@ -1,0 +1,264 @@
+package relay
+
+import (
+	"errors"
+	"slices"
+	"time"
+
+	"bulkmail/relay/smtp"
+)
+
+// session is a session in a pool: one goroutine, one connection.
+type session struct {
+	pool   *Pool
+	member *member
+	conn   Session
+	work   chan *Envelope // of one; filled under the pool's lock when the session is taken off the free list
+	follow func() *smtp.Envelope
+	idle   *time.Timer
+
+	// By the goroutine of the session alone.
+	promised *Envelope // handed out by follow: the next to send
+
+	// Guarded by the pool's mu.
+	started  time.Time // of the envelope being sent, or that is to follow
+	messages int       // sent on this session
+	atMost   int       // recipients the server takes in one envelope; 0: unknown
+	proven   bool      // the server has given verdicts on this session
+}
+
+// tally is what became of the recipients of one envelope.
+type tally struct {
+	counted  int // accepted, or perhaps accepted: what the relay's caps count
+	accepted int
+	verdicts int // the relay said something about so many
+	tried    int
+}
+
+var errNoVerdict = &smtp.Error{Unwell: true, Err: errors.New("the server took none of the recipients and refused none")}
+
+// run is the life of a session.
+func (p *Pool) run(m *member, began time.Time) {
+	conn, err := m.dialer.Dial(p.dials)
+	if err == nil && conn == nil {
+		err = errors.New("the dialer gave no session")
+	}
+	if err != nil {
+		p.dialFailed(m, began, err)
+		return
+	}
+	s := &session{pool: p, member: m, conn: conn, work: make(chan *Envelope, 1), idle: time.NewTimer(p.opts.Idle)}
+	s.follow = s.following
+	defer s.idle.Stop()
+	for e := s.opened(began); e != nil; {
+		err := conn.Send(p.sessions, &e.Envelope, s.follow)
+		e = s.sent(e, err)
+	}
+	_ = conn.Close() // whatever QUIT is answered changes nothing
+	p.gone(m)
+}
+
+// dialFailed accounts for a dial that came to nothing.
+func (p *Pool) dialFailed(m *member, began time.Time, err error) {
+	now := time.Now()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	m.dialed(began)
+	if !p.closing {
+		p.blame(m, now, began, err, true, m.open)
+		p.dispatch(now)
+	}
+}
+
+// dialed takes a dial off the list of those under way.
+func (m *member) dialed(began time.Time) {
+	i := slices.IndexFunc(m.dials, began.Equal)
+	m.dials = slices.Delete(m.dials, i, i+1)
+}
+
+// opened makes the session one of the pool and waits for its first envelope.
+func (s *session) opened(began time.Time) *Envelope {
+	p, m := s.pool, s.member
+	now := time.Now()
+	atMost := s.conn.MaxRecipients()
+	p.mu.Lock()
+	m.dialed(began)
+	m.open++
+	if p.closing {
+		p.mu.Unlock()
+		return nil
+	}
+	s.atMost = atMost
+	s.offer(now)
+	p.mu.Unlock()
+	return s.wait()
+}
+
+// gone says that a session was closed: another may take its place.
+func (p *Pool) gone(m *member) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	m.open--
+	p.dispatch(time.Now())
+}
+
+// offer puts the session on the free list and hands out what waits; most of
+// the time that is the next envelope for this very session. Caller holds mu.
+func (s *session) offer(now time.Time) {
+	s.member.free = append(s.member.free, s)
+	s.pool.idle++
+	s.pool.dispatch(now)
+}
+
+// wait waits for an envelope; nil: the session has been idle for too long, or
+// the pool ends.
+func (s *session) wait() *Envelope {
+	select {
+	case e := <-s.work:
+		return e
+	default:
+	}
+	p, m := s.pool, s.member
+	s.idle.Reset(p.opts.Idle)
+	select {
+	case e := <-s.work:
+		return e
+	case <-s.idle.C:
+	case <-p.closed:
+	}
+	p.mu.Lock()
+	i := slices.Index(m.free, s)
+	if i >= 0 {
+		m.free = slices.Delete(m.free, i, i+1)
+		p.idle--
+	}
+	p.mu.Unlock()
+	if i < 0 { // an envelope was quicker
+		return <-s.work
+	}
+	return nil
+}
+
+// begun says that an envelope was cut for this session. Caller holds mu.
+func (s *session) begun(messages int, now time.Time) {
+	s.messages += messages
+	s.started = now
+}
+
+// room is how many messages the session can take in one more envelope. Caller
+// holds mu.
+func (s *session) room() int {
+	n := Unlimited
+	if most := s.member.perCon; most > 0 {
+		n = most - s.messages
+	}
+	if s.atMost > 0 {
+		n = min(n, s.atMost)
+	}
+	return n
+}
+
+// following hands out the envelope that is to follow the one being sent, if
+// this session would get the next one anyway.
+func (s *session) following() *smtp.Envelope {
+	p, m := s.pool, s.member
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closing || p.ready.head == nil || m.health.trouble != well || s.promised != nil {
+		return nil
+	}
+	now := time.Now()
+	i, n := p.next(now, s)
+	if i != m.index {
+		return nil
+	}
+	e := p.cutEnvelope(m, n, now)
+	if e == nil {
+		return nil
+	}
+	s.messages += len(e.Recipients)
+	s.promised = e
+	return &e.Envelope
+}
+
+// sent settles an envelope and returns the next one; nil: the session ends.
+func (s *session) sent(e *Envelope, err error) *Envelope {
+	p, m := s.pool, s.member
+	t := count(e, err)
+	atMost, usable := s.conn.MaxRecipients(), s.conn.Usable()
+	now := time.Now()
+
+	p.mu.Lock()
+	next := s.promised
+	s.promised = nil
+	s.atMost = atMost
+	s.messages -= len(e.Recipients) - t.tried
+	p.robin.Settle(now, m.index, len(e.Recipients), t.counted)
+	if t.accepted > 0 {
+		m.stats.messages += int64(t.accepted)
+		m.stats.envelopes++
+		m.stats.lastMessage = now
+	}
+	var failure error
+	switch {
+	case err == nil && t.tried > 0:
+		s.proven = true
+		if m.health.succeeded(s.started) {
+			p.logBack(m)
+		}
+	case err == nil:
+		// A verdict for nobody: it must not be asked again and again.
+		failure = p.blame(m, now, s.started, errNoVerdict, false, 0)
+	default:
+		failure = p.blame(m, now, s.started, err, !s.proven && t.verdicts == 0, m.open-1)
+	}
+	offered := false
+	switch {
+	case next != nil:
+		s.started = now
+	default:
+		m.busy--
+		if usable && !p.closing && (m.perCon <= 0 || s.messages < m.perCon) {
+			offered = true
+			s.offer(now)
+		} else {
+			p.dispatch(now)
+		}
+	}
+	p.mu.Unlock()
+
+	e.Source.Settle(e, m.name, failure)
+	if offered {
+		return s.wait()
+	}
+	return next
+}
+
+// count looks at the results. A session that is not of package smtp may leave
+// none; then nobody knows.
+func count(e *Envelope, err error) tally {
+	if len(e.Results) != len(e.Recipients) {
+		e.Results = make([]smtp.Result, len(e.Recipients))
+		reply := &smtp.Reply{Code: 451, Enhanced: "4.3.0", Text: "the session gave no results", Command: "END", Local: true}
+		for i := range e.Results {
+			e.Results[i] = smtp.Result{Status: smtp.InDoubt, Reply: reply}
+		}
+	}
+	var t tally
+	for i := range e.Results {
+		switch e.Results[i].Status {
+		case smtp.NotAttempted:
+			continue
+		case smtp.Accepted:
+			t.accepted++
+			t.verdicts++
+			t.counted++
+		case smtp.InDoubt:
+			t.counted++
+		default:
+			t.verdicts++
+		}
+		t.tried++
+	}
+	return t
+}

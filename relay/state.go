@@ -1,0 +1,121 @@
+package relay
+
+import (
+	"fmt"
+	"time"
+)
+
+// A State is whether a relay can take messages, and if not, why not.
+type State string
+
+const (
+	Awake     State = "awake"     // it can take messages as far as caps and health go
+	Asleep    State = "asleep"    // max_messages_while_awake reached
+	Paced     State = "paced"     // max_rate reached
+	Exhausted State = "exhausted" // max_messages reached
+	Parked    State = "parked"    // it is unwell, or did not let us connect
+	Worthless State = "worthless" // max_connection_attempts reached
+)
+
+// Status is what a pool knows about one of its relays.
+type Status struct {
+	Relay string
+	State State
+	Until time.Time // of a State other than Awake; zero: not before a reset, or until an envelope in flight is settled
+
+	Sessions int // open
+	Busy     int // of these sending
+	Dialing  int
+
+	Messages      int64     // accepted, as the seed counts: recipients
+	Envelopes     int64     // with at least one recipient accepted
+	LastMessage   time.Time // the seed's time_of_last_message
+	LastError     *Error    // nil: none so far
+	LastErrorTime time.Time
+	Left          int // what the caps leave now; [Unlimited] without caps
+}
+
+// stats is what is counted for Status.
+type stats struct {
+	messages, envelopes int64
+	lastMessage         time.Time
+	lastError           *Error
+	lastErrorTime       time.Time
+}
+
+// Status tells the state of each relay, in the order of the configuration.
+func (p *Pool) Status() []Status {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	now := time.Now()
+	all := make([]Status, len(p.members))
+	for i, m := range p.members {
+		st := p.stateOf(now, i, m)
+		all[i] = Status{
+			Relay:         m.name,
+			State:         st.State,
+			Until:         st.until,
+			Sessions:      m.open,
+			Busy:          m.busy,
+			Dialing:       len(m.dials),
+			Messages:      m.stats.messages,
+			Envelopes:     m.stats.envelopes,
+			LastMessage:   m.stats.lastMessage,
+			LastError:     m.stats.lastError,
+			LastErrorTime: m.stats.lastErrorTime,
+			Left:          p.robin.Left(now, i),
+		}
+	}
+	return all
+}
+
+// standing is a State with its reason.
+type standing struct {
+	State
+	until time.Time
+	limit Limit
+	cause *Error
+}
+
+func (s standing) String() string {
+	text := string(s.State)
+	if s.limit != NoLimit {
+		text += " (" + s.limit.String() + ")"
+	}
+	if !s.until.IsZero() {
+		text += " until " + s.until.UTC().Format("15:04:05Z")
+	}
+	if s.cause != nil {
+		text += fmt.Sprintf(" (%v)", s.cause.Err)
+	}
+	return text
+}
+
+// stateOf is the state of relay i. Where health and a cap both keep it, the
+// one that lasts longer is told. Caller holds mu.
+func (p *Pool) stateOf(now time.Time, i int, m *member) standing {
+	s := standing{State: Awake}
+	if blocked, until := m.health.blocked(now); blocked {
+		s = standing{State: Parked, until: until, cause: m.health.cause}
+		if m.health.trouble == worthless {
+			s.State = Worthless
+		}
+		if until.IsZero() {
+			return s
+		}
+	}
+	w := p.robin.Wait(now, i)
+	if w.Limit == NoLimit || s.State != Awake && !w.Never && !w.Until.After(s.until) {
+		return s
+	}
+	s = standing{until: w.Until, limit: w.Limit}
+	switch w.Limit {
+	case LimitWhileAwake:
+		s.State = Asleep
+	case LimitRate:
+		s.State = Paced
+	default:
+		s.State = Exhausted
+	}
+	return s
+}
