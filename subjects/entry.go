@@ -1,0 +1,62 @@
+package subjects
+
+import "time"
+
+// Event says what a journal entry records.
+type Event string
+
+const (
+	Claimed  Event = "claimed"  // a worker took hold of the batch
+	Sending  Event = "sending"  // the recipients in it are about to be sent to (IN_DOUBT=skip)
+	Recorded Event = "recorded" // what became of recipients
+	Done     Event = "done"     // every recipient of the batch is final; may carry the last results
+)
+
+// Status is what is known about a recipient.
+type Status string
+
+const (
+	Accepted   Status = "accepted"   // a relay took responsibility
+	Rejected   Status = "rejected"   // 5xx, or an address that cannot be sent to
+	Deferred   Status = "deferred"   // 4xx; will be tried again
+	Expired    Status = "expired"    // deferred until RETRY_FOR was over
+	Suppressed Status = "suppressed" // on a suppression list
+	Cancelled  Status = "cancelled"  // the campaign was cancelled
+	InDoubt    Status = "in_doubt"   // sent, but whether accepted is not known (RFC 1047)
+)
+
+// Statuses lists every status in the order in which tables show them.
+func Statuses() []Status {
+	return []Status{Accepted, Rejected, Expired, Suppressed, Cancelled, InDoubt, Deferred}
+}
+
+// Final tells whether nothing more will happen to the recipient.
+func (s Status) Final() bool {
+	switch s {
+	case Accepted, Rejected, Expired, Suppressed, Cancelled, InDoubt:
+		return true
+	case Deferred:
+	}
+	return false
+}
+
+// Entry is one entry of a batch's journal, as JSON. An entry is written only
+// if it follows the entry that its writer saw last, so that two holders of a
+// batch cannot both write.
+type Entry struct {
+	Time    time.Time `json:"time"`
+	Worker  string    `json:"worker"`
+	Attempt int       `json:"attempt"`
+	Event   Event     `json:"event"`
+	Results []Results `json:"results,omitempty"`
+}
+
+// Results is what became of some recipients in the same way.
+type Results struct {
+	Status     Status   `json:"status"`
+	Relay      string   `json:"relay,omitempty"`
+	Code       int      `json:"code,omitempty"`
+	Enhanced   string   `json:"enhanced,omitempty"`
+	Text       string   `json:"text,omitempty"`
+	Recipients []string `json:"recipients"` // as published
+}
