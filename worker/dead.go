@@ -1,0 +1,82 @@
+package worker
+
+import (
+	"context"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"bulkmail/subjects"
+)
+
+// unreadable sends a batch as it was published to the dead letters and takes
+// it off the queue, in that order.
+func (d *delivery) unreadable(why error) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(d.base), settleTimeout)
+	defer cancel()
+	// Told apart by delivery number: the same batch may be published again.
+	err := d.bury(ctx, "unreadable", why.Error(), d.msg.Data(), "unreadable."+d.number.String(), nil)
+	if err != nil {
+		d.comeBack(err)
+		return
+	}
+	d.log.WarnContext(ctx, "batch is a dead letter", "campaign", d.campaign, "batch", d.id, "reason", why)
+	d.tell(func(context.Context) error { return d.msg.TermWithReason(why.Error()) })
+}
+
+// expire sends what is left of a batch to the dead letters and records it.
+func (d *delivery) expire(ctx context.Context, a *attempt) error {
+	rest := *d.batch
+	rest.ID = d.id
+	rest.Recipients = nil
+	byReply := make(map[reply][]string)
+	codes := make(map[string]bool)
+	for recipient, r := range a.deferred {
+		rest.Recipients = append(rest.Recipients, recipient)
+		byReply[r] = append(byReply[r], recipient)
+		if r.code != 0 {
+			codes[strconv.Itoa(r.code)] = true
+		}
+	}
+	slices.Sort(rest.Recipients)
+	reason := "deferred until " + d.o.RetryFor.String() + " after the first attempt were over"
+	list := make([]string, 0, len(codes))
+	for code := range codes {
+		list = append(list, code)
+	}
+	slices.Sort(list)
+	header := nats.Header{subjects.HeaderCodes: {strings.Join(list, " ")}, subjects.HeaderAttempt: {strconv.Itoa(d.hold.Attempt())}}
+	if err := d.bury(ctx, "expired", reason, rest.AppendJSON(nil), "expired."+d.number.String(), header); err != nil {
+		return err
+	}
+	for r, recipients := range byReply {
+		a.record(r.results(subjects.Expired, recipients))
+	}
+	return nil
+}
+
+// bury publishes a dead letter. key tells it from the batch's other ones, so
+// that a repeated try stores it once.
+func (d *delivery) bury(ctx context.Context, cause, reason string, data []byte, key string, header nats.Header) error {
+	msg := &nats.Msg{Subject: d.names.Dead(d.campaign), Data: data, Header: nats.Header{
+		subjects.HeaderReason: {strings.Map(printable, reason)},
+		subjects.HeaderCause:  {cause},
+		subjects.HeaderBatch:  {d.id},
+	}}
+	for k, v := range header {
+		msg.Header[k] = v
+	}
+	_, err := d.js.PublishMsg(ctx, msg, jetstream.WithMsgID(d.campaign+"."+d.id+"."+key))
+	return err
+}
+
+// printable keeps line ends out of a header.
+func printable(r rune) rune {
+	if r < ' ' {
+		return ' '
+	}
+	return r
+}

@@ -1,0 +1,180 @@
+package journal
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"time"
+
+	"bulkmail/subjects"
+)
+
+const (
+	// linger is how long an append waits for more results. Without it,
+	// envelopes of one recipient would cost an append each.
+	linger = 2 * time.Millisecond
+	// entryBytes is about how much one entry may hold. The broker's limit for a
+	// message is 1 MiB by default; a batch near it must not make an entry
+	// beyond it.
+	entryBytes = 256 << 10
+)
+
+// A Hold is one attempt's hold on a batch.
+type Hold struct {
+	journal *Journal
+	subject string
+	attempt int
+
+	ctx     context.Context //nolint:containedctx // of the writer, which outlives any one call
+	cancel  context.CancelFunc
+	writing sync.WaitGroup
+	wake    chan struct{} // something is pending
+	closing chan struct{} // Close was called
+	lost    chan struct{} // closed by the writer
+
+	last uint64 // sequence of the last entry; the writer's, before it starts Claim's
+	err  error  // why the writer stopped; set before lost is closed
+
+	mu      sync.Mutex // guards what follows
+	pending []results
+	done    bool
+}
+
+// results is pending results, and whether their slice of recipients is ours to
+// append to rather than the caller's.
+type results struct {
+	subjects.Results
+	own bool
+}
+
+// Attempt is the number of this attempt, from 1.
+func (h *Hold) Attempt() int { return h.attempt }
+
+// Lost is closed when the hold turns out to be lost: nothing may be sent for
+// the batch any more.
+func (h *Hold) Lost() <-chan struct{} { return h.lost }
+
+// Record takes what became of some recipients. It does not wait. r.Recipients
+// must not change until the hold is closed.
+func (h *Hold) Record(r subjects.Results) {
+	if len(r.Recipients) == 0 {
+		return
+	}
+	h.mu.Lock()
+	h.add(r)
+	h.mu.Unlock()
+	select {
+	case h.wake <- struct{}{}:
+	default:
+	}
+}
+
+// add puts r to the pending result that says the same, if there is one. The
+// caller holds mu.
+func (h *Hold) add(r subjects.Results) {
+	for i := range h.pending {
+		p := &h.pending[i]
+		if p.Status != r.Status || p.Code != r.Code || p.Relay != r.Relay || p.Enhanced != r.Enhanced || p.Text != r.Text {
+			continue
+		}
+		if !p.own {
+			p.Recipients, p.own = slices.Clip(p.Recipients), true // appending copies them
+		}
+		p.Recipients = append(p.Recipients, r.Recipients...)
+		return
+	}
+	h.pending = append(h.pending, results{Results: r})
+}
+
+// Close writes what is still pending, and that the batch is done if it is, and
+// ends the hold. The error is [ErrFenced], or that of ctx when the broker could
+// not be reached before it ended.
+func (h *Hold) Close(ctx context.Context, done bool) error {
+	h.mu.Lock()
+	h.done = done
+	h.mu.Unlock()
+	close(h.closing)
+	stop := context.AfterFunc(ctx, h.cancel)
+	h.writing.Wait()
+	stop()
+	h.cancel()
+	return h.err
+}
+
+// write appends what is pending until the hold is closed or lost.
+func (h *Hold) write() {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for closing := false; ; {
+		if !closing {
+			select {
+			case <-h.wake:
+				timer.Reset(linger)
+				select {
+				case <-timer.C:
+				case <-h.closing:
+					closing = true
+				}
+			case <-h.closing:
+				closing = true
+			}
+		}
+		event, taken, more := h.take(closing)
+		if event != "" {
+			if err := h.append(h.ctx, h.entry(event, taken), nil); err != nil {
+				h.err = err
+				close(h.lost)
+				return
+			}
+		}
+		if more {
+			select {
+			case h.wake <- struct{}{}:
+			default:
+			}
+		} else if closing {
+			return
+		}
+	}
+}
+
+// take takes one entry's worth of what is pending. event is empty when there is
+// nothing to write.
+func (h *Hold) take(closing bool) (event subjects.Event, taken []subjects.Results, more bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	room := entryBytes
+	for len(h.pending) > 0 && room > 0 {
+		p := &h.pending[0]
+		n, bytes := 0, 100+len(p.Text)
+		for n < len(p.Recipients) && (bytes < room || n == 0) {
+			bytes += len(p.Recipients[n]) + 3
+			n++
+		}
+		room -= bytes
+		cut := p.Results
+		cut.Recipients = p.Recipients[:n:n]
+		taken = append(taken, cut)
+		if p.Recipients = p.Recipients[n:]; len(p.Recipients) == 0 {
+			h.pending = h.pending[1:]
+		}
+	}
+	more = len(h.pending) > 0
+	switch {
+	case closing && h.done && !more:
+		event = subjects.Done
+	case len(taken) > 0:
+		event = subjects.Recorded
+	}
+	return event, taken, more
+}
+
+func (h *Hold) entry(event subjects.Event, taken []subjects.Results) subjects.Entry {
+	return subjects.Entry{
+		Time:    time.Now().UTC().Truncate(time.Millisecond),
+		Worker:  h.journal.worker,
+		Attempt: h.attempt,
+		Event:   event,
+		Results: taken,
+	}
+}

@@ -1,0 +1,205 @@
+// Package journal keeps what is known about each batch: who holds it, and what
+// became of every recipient. One subject a batch, one [subjects.Entry] a
+// message; what users consume and what workers recover from are the same
+// entries.
+//
+// The way of one attempt:
+//
+//  1. [Journal.Read] folds what earlier attempts left into a [State].
+//  2. [Journal.Claim] appends a claim that must follow the entry which Read saw
+//     last. Refused: somebody else holds the batch ([ErrFenced]).
+//  3. [Hold.Record] takes results and returns at once; appends of one batch
+//     coalesce, each naming the sequence of the one before. A worker that lost
+//     its hold finds out at its next append, and [Hold.Lost] is closed.
+//  4. [Hold.Close] writes what is left and, when all is settled, the done.
+package journal
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/nats-io/nuid"
+
+	"bulkmail/subjects"
+)
+
+// ErrFenced says that somebody else has written to the batch's journal since
+// it was read: the batch is theirs.
+var ErrFenced = errors.New("the batch is held by another worker")
+
+// Headers of a journal entry, for the workers' own use.
+const (
+	headerToken    = "Bulkmail-Token"    // unique, so that a writer knows its own entry again
+	headerDelivery = "Bulkmail-Delivery" // of a claim: which delivery of the batch it goes by
+)
+
+// appendTimeout bounds one try of an append.
+const appendTimeout = 5 * time.Second
+
+// A Journal reads and writes the journals of all batches. It is safe for
+// concurrent use.
+type Journal struct {
+	js     jetstream.JetStream
+	stream jetstream.Stream
+	names  subjects.Names
+	worker string
+}
+
+// New returns the journal under names; worker is the name in its entries.
+func New(ctx context.Context, js jetstream.JetStream, names subjects.Names, worker string) (*Journal, error) {
+	stream, err := js.Stream(ctx, names.OutcomesStream())
+	if err != nil {
+		return nil, fmt.Errorf("journal: %w", err)
+	}
+	return &Journal{js: js, stream: stream, names: names, worker: worker}, nil
+}
+
+// Delivery is one delivery of a batch by the broker.
+type Delivery struct {
+	Sequence uint64 // of the batch in its stream
+	Count    uint64 // 1 at the first delivery
+}
+
+func (d Delivery) String() string {
+	return strconv.FormatUint(d.Sequence, 10) + "." + strconv.FormatUint(d.Count, 10)
+}
+
+func parseDelivery(s string) (d Delivery) {
+	sequence, count, _ := strings.Cut(s, ".")
+	d.Sequence, _ = strconv.ParseUint(sequence, 10, 64) //nolint:errcheck // a header of ours; anything else means none
+	d.Count, _ = strconv.ParseUint(count, 10, 64)       //nolint:errcheck
+	return d
+}
+
+// Read folds the journal of a batch. A batch without a journal has the zero
+// State.
+func (j *Journal) Read(ctx context.Context, campaign, batch string) (*State, error) {
+	s := &State{subject: j.names.Outcomes(campaign, batch)}
+	last, err := j.stream.GetLastMsgForSubject(ctx, s.subject)
+	if errors.Is(err, jetstream.ErrMsgNotFound) {
+		return s, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read journal %s: %w", s.subject, err)
+	}
+	for next := uint64(1); ; next = s.last + 1 {
+		m := last
+		if next < last.Sequence {
+			if m, err = j.stream.GetMsg(ctx, next, jetstream.WithGetMsgSubject(s.subject)); err != nil {
+				return nil, fmt.Errorf("read journal %s: %w", s.subject, err)
+			}
+		}
+		var e subjects.Entry
+		if err := json.Unmarshal(m.Data, &e); err != nil {
+			return nil, fmt.Errorf("read journal %s: entry %d: %w", s.subject, m.Sequence, err)
+		}
+		s.last = m.Sequence
+		s.Fold(e)
+		if e.Event == subjects.Claimed {
+			s.holder = parseDelivery(m.Header.Get(headerDelivery))
+		}
+		if m.Sequence >= last.Sequence {
+			return s, nil
+		}
+	}
+}
+
+// Claim takes hold of the batch for one attempt, unless somebody has written to
+// its journal since s was read, or s shows that a later delivery of the same
+// batch is held already: then the error is [ErrFenced].
+func (j *Journal) Claim(ctx context.Context, s *State, d Delivery) (*Hold, error) {
+	if s.holder.Sequence == d.Sequence && s.holder.Count > d.Count {
+		return nil, ErrFenced
+	}
+	h := &Hold{
+		journal: j,
+		subject: s.subject,
+		attempt: s.Attempts + 1,
+		last:    s.last,
+		lost:    make(chan struct{}),
+		wake:    make(chan struct{}, 1),
+		closing: make(chan struct{}),
+	}
+	h.ctx, h.cancel = context.WithCancel(context.WithoutCancel(ctx))
+	if err := h.append(ctx, h.entry(subjects.Claimed, nil), nats.Header{headerDelivery: {d.String()}}); err != nil {
+		h.cancel()
+		return nil, err
+	}
+	h.writing.Go(h.write)
+	return h, nil
+}
+
+// append writes one entry behind the last one seen, and tries until it is
+// written, refused, or ctx ends.
+func (h *Hold) append(ctx context.Context, e subjects.Entry, header nats.Header) error {
+	data, err := encode(e)
+	if err != nil {
+		return err
+	}
+	msg := &nats.Msg{Subject: h.subject, Data: data, Header: nats.Header{headerToken: {nuid.Next()}}}
+	for k, v := range header {
+		msg.Header[k] = v
+	}
+	for wait := 50 * time.Millisecond; ; wait = min(2*wait, 2*time.Second) {
+		sequence, err := h.try(ctx, msg)
+		if err == nil {
+			h.last = sequence
+			return nil
+		}
+		if errors.Is(err, ErrFenced) || ctx.Err() != nil {
+			return err
+		}
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+			return fmt.Errorf("journal %s: %w", h.subject, err)
+		}
+	}
+}
+
+func (h *Hold) try(ctx context.Context, msg *nats.Msg) (uint64, error) {
+	ctx, cancel := context.WithTimeout(ctx, appendTimeout)
+	defer cancel()
+	ack, err := h.journal.js.PublishMsg(ctx, msg, jetstream.WithExpectLastSequencePerSubject(h.last))
+	if err == nil {
+		return ack.Sequence, nil
+	}
+	if !refused(err) {
+		return 0, err
+	}
+	// An earlier try may have been written although its answer never came.
+	last, getErr := h.journal.stream.GetLastMsgForSubject(ctx, h.subject)
+	if getErr != nil && !errors.Is(getErr, jetstream.ErrMsgNotFound) {
+		return 0, getErr
+	}
+	if getErr == nil && last.Header.Get(headerToken) == msg.Header.Get(headerToken) {
+		return last.Sequence, nil
+	}
+	return 0, ErrFenced
+}
+
+// refused tells whether the broker refused an append because it does not
+// follow the last entry. A replicated stream has a code of its own for that.
+func refused(err error) bool {
+	const wrongLastSequence, wrongLastSequenceReplicated = 10071, 10164
+	api, ok := errors.AsType[*jetstream.APIError](err)
+	return ok && (api.ErrorCode == wrongLastSequence || api.ErrorCode == wrongLastSequenceReplicated)
+}
+
+func encode(e subjects.Entry) ([]byte, error) {
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false) // replies are full of < and >; people read this
+	if err := enc.Encode(e); err != nil {
+		return nil, fmt.Errorf("encode journal entry: %w", err)
+	}
+	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), nil
+}

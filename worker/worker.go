@@ -1,0 +1,208 @@
+// Package worker is the life of a batch: from the queue to a journal in which
+// every recipient has an outcome.
+//
+// The way of one batch, file by file:
+//
+//  1. intake.go: a slot is free, so a batch is pulled; its ack wait is renewed
+//     while it is in hand.
+//  2. batch.go: the batch is decoded, its journal read, the batch claimed. What
+//     cannot be read goes to the dead letters (dead.go).
+//  3. attempt.go: the recipients that are left wait, grouped by domain, for the
+//     relay pool to cut envelopes off them; each reply goes to the journal.
+//  4. verdict.go: one pure function decides between ack, nak and giving up.
+//  5. settle.go: the journal is closed, then the broker is told.
+//
+// A worker may die at any point: another one reads the journal and goes on
+// where it ended.
+package worker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"bulkmail/relay"
+	"bulkmail/subjects"
+	"bulkmail/worker/journal"
+)
+
+// Pool sends the envelopes that are cut from its sources. [relay.Pool] is one.
+type Pool interface {
+	Add(relay.Source)
+	Remove(relay.Source)
+	Ready(relay.Source)
+	// Close lets envelopes in flight finish until ctx ends, and cuts them then.
+	// Every envelope is settled when it returns.
+	Close(ctx context.Context) error
+}
+
+// InDoubt says what happens to recipients of whom it cannot be known whether
+// they were accepted (RFC 1047).
+type InDoubt string
+
+const (
+	Resend InDoubt = "resend" // deferred and tried again: at least once, as every MTA does
+	Skip   InDoubt = "skip"   // final outcome in_doubt: at most once
+)
+
+// Options are a worker's settings. The zero value of each field but Log is
+// replaced by the default of its environment variable.
+type Options struct {
+	Name         string        // in journal entries and logs
+	Batches      int           // batches held at once; 8
+	RetryDelays  Schedule      // 1m, 5m, 15m, 1h, 4h
+	RetryFor     time.Duration // 72h
+	InDoubt      InDoubt       // resend
+	DrainTimeout time.Duration // 30s
+	Provision    subjects.Options
+	Log          *slog.Logger
+}
+
+func (o Options) withDefaults() Options {
+	if o.Name == "" {
+		o.Name = "worker"
+	}
+	if o.Batches <= 0 {
+		o.Batches = 8
+	}
+	if len(o.RetryDelays) == 0 {
+		o.RetryDelays = Schedule{time.Minute, 5 * time.Minute, 15 * time.Minute, time.Hour, 4 * time.Hour}
+	}
+	if o.RetryFor <= 0 {
+		o.RetryFor = 72 * time.Hour
+	}
+	if o.InDoubt == "" {
+		o.InDoubt = Resend
+	}
+	if o.DrainTimeout <= 0 {
+		o.DrainTimeout = 30 * time.Second
+	}
+	if o.Provision.AckWait <= 0 {
+		o.Provision.AckWait = 30 * time.Second
+	}
+	if o.Provision.OutcomesMaxAge <= 0 {
+		o.Provision.OutcomesMaxAge = 30 * 24 * time.Hour
+	}
+	return o
+}
+
+// A Worker takes batches off the queue and sees each to its end.
+type Worker struct {
+	js    jetstream.JetStream
+	names subjects.Names
+	pool  Pool
+	o     Options
+	log   *slog.Logger
+
+	// Set by Run before the first slot starts.
+	journal   *journal.Journal
+	messages  *messages
+	heartbeat time.Duration
+	base      context.Context //nolint:containedctx // of all work in hand: ends DrainTimeout after Run's context
+
+	stalledUntil atomic.Int64 // Unix nanoseconds; no relay can take anything before
+}
+
+// New returns a worker that sends through pool.
+func New(js jetstream.JetStream, names subjects.Names, pool Pool, o Options) *Worker {
+	o = o.withDefaults()
+	return &Worker{js: js, names: names, pool: pool, o: o, log: o.Log.With("worker", o.Name)}
+}
+
+// Run works until ctx ends, and then drains: no new batch is begun, envelopes
+// in flight finish within DrainTimeout, and what is left goes back to the queue
+// at once. A broker that cannot be reached is waited for.
+func (w *Worker) Run(ctx context.Context) error {
+	consumer, err := w.connect(ctx)
+	if err != nil {
+		if ctx.Err() != nil {
+			return nil // asked to stop before there was a broker: nothing to drain
+		}
+		return err
+	}
+	base, cut := context.WithCancel(context.WithoutCancel(ctx))
+	defer cut()
+	w.base = base
+	w.log.InfoContext(ctx, "working", "batches", w.o.Batches, "consumer", subjects.Consumer, "stream", w.names.BatchesStream())
+
+	var slots sync.WaitGroup
+	for range w.o.Batches {
+		slots.Go(func() { w.slot(ctx, consumer) })
+	}
+	<-ctx.Done()
+	return w.drain(base, &slots, cut)
+}
+
+// drain ends the work within DrainTimeout: most of it for envelopes in flight,
+// the rest for writing down what came of them.
+func (w *Worker) drain(base context.Context, slots *sync.WaitGroup, cut context.CancelFunc) error {
+	w.log.InfoContext(base, "draining", "at_most", w.o.DrainTimeout)
+	timer := time.AfterFunc(w.o.DrainTimeout, cut)
+	defer timer.Stop()
+	flying, cancel := context.WithTimeout(base, w.o.DrainTimeout*4/5)
+	defer cancel()
+	err := w.pool.Close(flying)
+	slots.Wait()
+	w.log.InfoContext(base, "drained")
+	return err
+}
+
+// connect makes what is missing on the broker. It tries until that works, ctx
+// ends, or the broker says something that waiting does not mend.
+func (w *Worker) connect(ctx context.Context) (jetstream.Consumer, error) {
+	for wait := 250 * time.Millisecond; ; wait = min(2*wait, 10*time.Second) {
+		consumer, err := w.open(ctx)
+		if err == nil {
+			return consumer, nil
+		}
+		if api, ok := errors.AsType[*jetstream.APIError](err); ok && api.Code < 500 {
+			return nil, err
+		}
+		if ctx.Err() == nil {
+			w.log.WarnContext(ctx, "broker not ready, trying on", "error", err, "again_in", wait)
+		}
+		if !sleep(ctx, wait) {
+			return nil, ctx.Err()
+		}
+	}
+}
+
+func (w *Worker) open(ctx context.Context) (jetstream.Consumer, error) {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	if err := subjects.Provision(ctx, w.js, w.names, w.o.Provision, w.log); err != nil {
+		return nil, err
+	}
+	var err error
+	if w.journal, err = journal.New(ctx, w.js, w.names, w.o.Name); err != nil {
+		return nil, err
+	}
+	if w.messages, err = newMessages(ctx, w.js, w.names.MessageStore()); err != nil {
+		return nil, err
+	}
+	consumer, err := w.js.Consumer(ctx, w.names.BatchesStream(), subjects.Consumer)
+	if err != nil {
+		return nil, fmt.Errorf("consumer %s: %w", subjects.Consumer, err)
+	}
+	// What the broker has counts, not what we would have made.
+	w.heartbeat = consumer.CachedInfo().Config.AckWait / 3
+	return consumer, nil
+}
+
+// sleep waits for d; it reports false if ctx ended first.
+func sleep(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
