@@ -1,0 +1,115 @@
+package main
+
+import (
+	"hash/maphash"
+	"slices"
+	"strings"
+)
+
+// A batcher makes batches of a stream of recipients: of one domain as far as
+// possible, so that envelopes fill. It holds window recipients at most, and
+// makes the same batches of the same list every time.
+type batcher struct {
+	size   int // recipients a batch
+	window int // recipients held at once
+	emit   func(recipients []string) error
+
+	domains map[string]*bucket
+	order   []*bucket // in order of first appearance
+	held    int
+}
+
+type bucket struct {
+	recipients []string
+}
+
+func newBatcher(size int, emit func([]string) error) *batcher {
+	return &batcher{size: size, window: 64 * size, emit: emit, domains: make(map[string]*bucket)}
+}
+
+// add takes one recipient.
+func (b *batcher) add(recipient string) error {
+	domain := strings.ToLower(recipient[strings.LastIndexByte(recipient, '@')+1:])
+	d := b.domains[domain]
+	if d == nil {
+		d = new(bucket)
+		b.domains[domain] = d
+		b.order = append(b.order, d)
+	}
+	d.recipients = append(d.recipients, recipient)
+	b.held++
+	if len(d.recipients) == b.size {
+		return b.flushBucket(d)
+	}
+	if b.held == b.window {
+		return b.flushSmall()
+	}
+	return nil
+}
+
+func (b *batcher) flushBucket(d *bucket) error {
+	recipients := d.recipients
+	b.held -= len(recipients)
+	d.recipients = nil
+	return b.emit(recipients)
+}
+
+// flushSmall makes room: the fullest domains go out alone, down to those that
+// are worth waiting for; when all are small, everything goes.
+func (b *batcher) flushSmall() error {
+	fullest := slices.MaxFunc(b.order, func(x, y *bucket) int { return len(x.recipients) - len(y.recipients) })
+	if len(fullest.recipients) >= b.size/4 {
+		return b.flushBucket(fullest)
+	}
+	return b.flush()
+}
+
+// flush sends out all that is held, several domains to a batch.
+func (b *batcher) flush() error {
+	var batch []string
+	for _, d := range b.order {
+		for len(d.recipients) > 0 {
+			n := min(b.size-len(batch), len(d.recipients))
+			batch = append(batch, d.recipients[:n]...)
+			d.recipients = d.recipients[n:]
+			if len(batch) == b.size {
+				if err := b.emit(batch); err != nil {
+					return err
+				}
+				batch = nil
+			}
+		}
+	}
+	clear(b.domains)
+	b.order, b.held = nil, 0
+	if len(batch) == 0 {
+		return nil
+	}
+	return b.emit(batch)
+}
+
+// A mailboxSet remembers mailboxes by 128-bit hashes, so that a list of a
+// million costs some 50 MB and not the list itself.
+type mailboxSet struct {
+	seeds [2]maphash.Seed
+	seen  map[[2]uint64]struct{}
+}
+
+func newMailboxSet() *mailboxSet {
+	return &mailboxSet{
+		seeds: [2]maphash.Seed{maphash.MakeSeed(), maphash.MakeSeed()},
+		seen:  make(map[[2]uint64]struct{}),
+	}
+}
+
+// add tells whether the mailbox of a recipient is new. Addresses that cannot
+// be sent to stand for themselves.
+func (s *mailboxSet) add(recipient string) bool {
+	recipient = mailboxOf(recipient)
+	key := [2]uint64{maphash.String(s.seeds[0], recipient), maphash.String(s.seeds[1], recipient)}
+	if _, ok := s.seen[key]; ok {
+		return false
+	}
+	s.seen[key] = struct{}{}
+	return true
+}

@@ -1,0 +1,168 @@
+package main
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"reflect"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/kelseyhightower/envconfig"
+
+	"bulkmail/subjects"
+	"bulkmail/worker"
+)
+
+// config is the environment, with the prefix BULKMAIL_.
+type config struct {
+	NATSURL     string `envconfig:"NATS_URL" desc:"broker; empty: a worker embeds one, other commands use nats://127.0.0.1:4222"`
+	NATSCreds   string `envconfig:"NATS_CREDS" desc:"credentials file"`
+	NATSTLSCA   string `envconfig:"NATS_TLS_CA" desc:"PEM file of the broker's CA"`
+	NATSTLSCert string `envconfig:"NATS_TLS_CERT" desc:"PEM file of our certificate"`
+	NATSTLSKey  string `envconfig:"NATS_TLS_KEY" desc:"PEM file of its key"`
+	Prefix      string `envconfig:"PREFIX" default:"bulkmail" desc:"first token of every subject; streams are upper-case of it"`
+	Replicas    int    `envconfig:"REPLICAS" default:"1" desc:"copies of each stream in a cluster"`
+
+	DataDir string `envconfig:"DATA_DIR" default:"./bulkmail-data" desc:"folder of the embedded broker"`
+	Listen  string `envconfig:"LISTEN" default:"127.0.0.1:4222" desc:"address of the embedded broker"`
+	Sync    string `envconfig:"SYNC" default:"always" desc:"embedded broker: always (a batch it confirmed survives power loss) or interval"`
+
+	Relays     string `envconfig:"RELAYS" desc:"relay URLs, blank-separated"`
+	RelaysFile string `envconfig:"RELAYS_FILE" desc:"relays in YAML, or a Mail::Bulkmail server file"`
+
+	Batches        int             `envconfig:"BATCHES" default:"8" desc:"batches held at once"`
+	AckWait        time.Duration   `envconfig:"ACK_WAIT" default:"30s" desc:"a worker silent for so long loses its batches"`
+	OutcomesMaxAge time.Duration   `envconfig:"OUTCOMES_MAX_AGE" default:"720h" desc:"how long outcomes are kept"`
+	RetryDelays    []time.Duration `envconfig:"RETRY_DELAYS" default:"1m,5m,15m,1h,4h" desc:"between attempts; the last repeats"`
+	RetryFor       time.Duration   `envconfig:"RETRY_FOR" default:"72h" desc:"what is deferred for so long expires"`
+	InDoubt        string          `envconfig:"IN_DOUBT" default:"resend" desc:"recipients that may have been accepted: resend"`
+	DrainTimeout   time.Duration   `envconfig:"DRAIN_TIMEOUT" default:"30s" desc:"bound on the end of envelopes in flight after SIGTERM"`
+
+	LogLevel  slog.Level `envconfig:"LOG_LEVEL" default:"info" desc:"debug, info, warn or error"`
+	LogFormat string     `envconfig:"LOG_FORMAT" default:"auto" desc:"auto (text on a terminal, JSON elsewhere), text or json"`
+}
+
+const prefix = "BULKMAIL"
+
+// loadConfig reads and checks the environment and reports every problem at
+// once.
+func loadConfig() (config, subjects.Names, error) {
+	var c config
+	// Field by field, since envconfig stops at the first one it cannot read.
+	var problems []error
+	bad := make(map[string]bool)
+	fields := reflect.ValueOf(&c).Elem()
+	for i := range fields.NumField() {
+		field := fields.Type().Field(i)
+		one := reflect.New(reflect.StructOf([]reflect.StructField{field}))
+		if err := envconfig.Process(prefix, one.Interface()); err != nil {
+			problems = append(problems, unreadable(err))
+			bad[field.Name] = true
+		}
+		fields.Field(i).Set(one.Elem().Field(0))
+	}
+	names, err := subjects.New(c.Prefix)
+	if err != nil {
+		problems = append(problems, fmt.Errorf("BULKMAIL_PREFIX: %w", err))
+	}
+	problems = append(problems, c.check(bad)...)
+	if len(problems) > 0 {
+		return c, names, &usageError{errors.Join(problems...)}
+	}
+	return c, names, nil
+}
+
+func (c *config) check(bad map[string]bool) []error {
+	var problems []error
+	problem := func(key, format string, args ...any) {
+		problems = append(problems, fmt.Errorf("BULKMAIL_%s: %s", key, fmt.Sprintf(format, args...)))
+	}
+	oneOf := func(key, have string, want ...string) {
+		if !slices.Contains(want, have) {
+			problem(key, "%q is unknown; use %s", have, strings.Join(want, " or "))
+		}
+	}
+	positive := func(field, key string, have int64) {
+		if !bad[field] && have <= 0 {
+			problem(key, "must be more than 0")
+		}
+	}
+	oneOf("SYNC", c.Sync, "always", "interval")
+	oneOf("LOG_FORMAT", c.LogFormat, "auto", "text", "json")
+	oneOf("IN_DOUBT", c.InDoubt, string(worker.Resend))
+	positive("Batches", "BATCHES", int64(c.Batches))
+	positive("AckWait", "ACK_WAIT", int64(c.AckWait))
+	positive("OutcomesMaxAge", "OUTCOMES_MAX_AGE", int64(c.OutcomesMaxAge))
+	positive("RetryFor", "RETRY_FOR", int64(c.RetryFor))
+	positive("DrainTimeout", "DRAIN_TIMEOUT", int64(c.DrainTimeout))
+	if !bad["RetryDelays"] && (len(c.RetryDelays) == 0 || slices.Min(c.RetryDelays) <= 0) {
+		problem("RETRY_DELAYS", "give one or more durations above 0, for example 1m,5m,1h")
+	}
+	if !bad["Replicas"] && (c.Replicas < 1 || c.Replicas > 5) {
+		problem("REPLICAS", "is %d; use 1 to 5", c.Replicas)
+	}
+	if _, _, err := net.SplitHostPort(c.Listen); err != nil {
+		problem("LISTEN", "%q is no address; use host:port, for example 127.0.0.1:4222", c.Listen)
+	}
+	if (c.NATSTLSCert == "") != (c.NATSTLSKey == "") {
+		problem("NATS_TLS_CERT, BULKMAIL_NATS_TLS_KEY", "set both or neither")
+	}
+	for key, file := range map[string]string{"NATS_CREDS": c.NATSCreds, "NATS_TLS_CA": c.NATSTLSCA, "NATS_TLS_CERT": c.NATSTLSCert, "NATS_TLS_KEY": c.NATSTLSKey} {
+		if file == "" {
+			continue
+		}
+		if _, err := os.Stat(file); err != nil {
+			problem(key, "%v", err)
+		}
+	}
+	slices.SortFunc(problems, func(a, b error) int { return cmp.Compare(a.Error(), b.Error()) })
+	return problems
+}
+
+// unreadable says of a value that envconfig could not read what would do.
+func unreadable(err error) error {
+	e, ok := errors.AsType[*envconfig.ParseError](err)
+	if !ok {
+		return err
+	}
+	want := "a " + e.TypeName
+	switch {
+	case strings.Contains(e.TypeName, "Duration"):
+		want = "a duration such as 30s, 5m or 72h"
+	case e.TypeName == "int":
+		want = "a whole number"
+	case strings.Contains(e.TypeName, "Level"):
+		want = "debug, info, warn or error"
+	}
+	return fmt.Errorf("%s: %q is not %s", e.KeyName, e.Value, want)
+}
+
+// unknownVariable returns an error that names a BULKMAIL_ variable which means
+// nothing, if one is set.
+func unknownVariable() error {
+	err := envconfig.CheckDisallowed(prefix, &config{})
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("%w: it has no effect", err)
+}
+
+// environment describes the variables, for help texts.
+func environment() string {
+	var b strings.Builder
+	t := reflect.TypeFor[config]()
+	for i := range t.NumField() {
+		tag := t.Field(i).Tag
+		line := fmt.Sprintf("  BULKMAIL_%-17s %s", tag.Get("envconfig"), tag.Get("desc"))
+		if d := tag.Get("default"); d != "" {
+			line += " (" + d + ")"
+		}
+		b.WriteString(line + "\n")
+	}
+	return b.String()
+}

@@ -1,0 +1,302 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/spf13/cobra"
+
+	"bulkmail/envelope"
+	"bulkmail/relay"
+	relayconfig "bulkmail/relay/config"
+	"bulkmail/relay/sink"
+	"bulkmail/subjects"
+	"bulkmail/subjects/broker"
+	"bulkmail/testdata"
+	"bulkmail/worker"
+	"bulkmail/worker/journal"
+)
+
+// demoTimeout bounds the whole demo.
+const demoTimeout = 55 * time.Second
+
+const (
+	demoCampaign = "demo"
+	demoCap      = 300 // max_messages of the small relay
+	demoRefused  = "cobalt-press.test"
+)
+
+func newDemo(s *streams) *cobra.Command {
+	var verbose bool
+	cmd := &cobra.Command{
+		Use:   "demo",
+		Short: "See a list of 2,000 go through a broker, two workers and three relays",
+		Long: `Run everything in this process, on loopback and in a temporary folder: a broker,
+three SMTP servers with different manners, two workers. Publish a list of 2,000
+made-up recipients, watch it, and print a table in which everybody is accounted
+for. The exit code is 0 only if everybody is.`,
+		Example: `  bulkmail demo`,
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return runDemo(cmd.Context(), s, verbose)
+		},
+	}
+	cmd.Flags().BoolVarP(&verbose, "verbose", "v", false, "show the log")
+	return cmd
+}
+
+// demoRelay is one of the three SMTP servers.
+type demoRelay struct {
+	name, manners string
+	options       sink.Options
+	limits        string // URL parameters
+	server        *sink.Server
+}
+
+func demoRelays() []*demoRelay {
+	refuse := "RCPT:*@" + demoRefused + "=550 5.1.1 no such mailbox"
+	return []*demoRelay{
+		{
+			name: "slow", manners: "takes 40 ms over each message",
+			options: sink.Options{Delay: 40 * time.Millisecond, Rules: demoRules(refuse)},
+			limits:  "max_messages_per_robin=200",
+		},
+		{
+			name: "wary", manners: "defers every recipient the first time",
+			options: sink.Options{Rules: demoRules(refuse, "RCPT first 1:*=451 4.7.1 not seen before, try again later")},
+			limits:  "max_messages_per_robin=100",
+		},
+		{
+			name: "small", manners: "takes at most " + number(demoCap) + " recipients",
+			options: sink.Options{Rules: demoRules(refuse)},
+			limits:  fmt.Sprintf("max_messages=%d&max_messages_per_robin=50&connections=2", demoCap),
+		},
+	}
+}
+
+func demoRules(texts ...string) []sink.Rule {
+	rules, err := sink.ParseRules(texts...)
+	if err != nil {
+		panic(err) // ours, and tested
+	}
+	return rules
+}
+
+// runDemo wires everything up, in the order in which it must end.
+func runDemo(ctx context.Context, s *streams, verbose bool) (err error) {
+	ctx, cancel := context.WithTimeout(ctx, demoTimeout)
+	defer cancel()
+	log := slog.New(slog.DiscardHandler)
+	if verbose {
+		log = newLogger(config{LogFormat: "auto", LogLevel: slog.LevelDebug}, s.err)
+	}
+	dir, err := os.MkdirTemp("", "bulkmail-demo-")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+
+	b, err := broker.Start(ctx, broker.Options{Listen: "127.0.0.1:0", Dir: dir, SyncAlways: true, Log: log})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, b.Close()) }()
+	fmt.Fprintf(s.out, "broker   %s, in this process\n", b.URL())
+
+	relays := demoRelays()
+	var urls []string
+	for _, r := range relays {
+		r.options.Log = log
+		if r.server, err = sink.Start(r.options); err != nil {
+			return err
+		}
+		defer func() {
+			closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+			defer cancel()
+			err = errors.Join(err, r.server.Close(closing))
+		}()
+		urls = append(urls, fmt.Sprintf("smtp://%s?name=%s&tls=none&domain=demo.test&%s", r.server.Addr(), r.name, r.limits))
+		fmt.Fprintf(s.out, "relay    %-6s smtp://%s  %s\n", r.name, r.server.Addr(), r.manners)
+	}
+	configs, err := relayconfig.Load(strings.Join(urls, " "), "", relayconfig.Options{})
+	if err != nil {
+		return err
+	}
+
+	c := config{NATSURL: b.URL(), Replicas: 1, Batches: 4, AckWait: 30 * time.Second, OutcomesMaxAge: time.Hour,
+		RetryDelays: []time.Duration{2 * time.Second}, RetryFor: time.Hour, InDoubt: string(worker.Resend), DrainTimeout: 5 * time.Second}
+	stop, err := c.demoWorkers(ctx, configs, log)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(s.out, "workers  2, which share the relays\n\n")
+	p, err := demoPublication(ctx, s, c, log)
+	if err == nil {
+		defer p.nc.Close()
+		if err = p.publish(ctx, strings.NewReader(testdata.Recipients)); err == nil {
+			err = p.follow(ctx)
+		}
+	}
+	err = errors.Join(err, stop())
+	if p == nil {
+		return err
+	}
+	return errors.Join(err, p.account(context.WithoutCancel(ctx), s, relays))
+}
+
+// demoWorkers starts two workers. They share one pool, since the small relay's
+// cap holds for both.
+func (c config) demoWorkers(ctx context.Context, configs []relay.Config, log *slog.Logger) (stop func() error, err error) {
+	built, err := relay.FromConfig(configs, relay.Outlets{Log: log})
+	if err != nil {
+		return nil, err
+	}
+	pool := relay.NewPool(built, relay.Options{Log: log})
+	ctx, cancel := context.WithCancel(ctx)
+	var running sync.WaitGroup
+	errs := make([]error, 2)
+	for i := range errs {
+		name := fmt.Sprintf("worker-%d", i+1)
+		nc, err := nats.Connect(c.NATSURL, c.natsOptions(name, log)...)
+		if err != nil {
+			cancel()
+			running.Wait()
+			return nil, unreachable(c.NATSURL, err)
+		}
+		w, err := c.newWorker(nc, subjects.Names{}, pool, name, log)
+		if err != nil {
+			cancel()
+			running.Wait()
+			return nil, err
+		}
+		running.Go(func() {
+			defer nc.Close()
+			errs[i] = w.Run(ctx)
+		})
+	}
+	return func() error {
+		cancel()
+		running.Wait()
+		return errors.Join(errs...)
+	}, nil
+}
+
+func demoPublication(ctx context.Context, s *streams, c config, log *slog.Logger) (*publication, error) {
+	cl, err := c.connect(ctx, subjects.Names{}, "publish", log)
+	if err != nil {
+		return nil, err
+	}
+	o := &publishOptions{from: "news@example.com", campaign: demoCampaign, batchSize: 100, list: "the shipped list"}
+	p := newPublication(o, s, testdata.Plain)
+	p.client = cl
+	return p, nil
+}
+
+// account compares the list, the journals and the relays' own counts, and
+// prints the closing tables.
+func (p *publication) account(ctx context.Context, s *streams, relays []*demoRelay) error {
+	states := make(map[string]*journal.State)
+	err := p.readJournals(ctx, p.campaign, func(id string, e subjects.Entry) {
+		if states[id] == nil {
+			states[id] = new(journal.State)
+		}
+		states[id].Fold(e)
+	})
+	if err != nil {
+		return err
+	}
+	var problems []error
+	accepted := make(map[string]int) // by relay, from the journals
+	byAttempt := make(map[int]int)
+	outcomes := make(map[string][]subjects.Status) // by mailbox
+	for _, state := range states {
+		for recipient, r := range state.Results {
+			outcomes[mailboxOf(recipient)] = append(outcomes[mailboxOf(recipient)], r.Status)
+			if r.Status == subjects.Accepted {
+				accepted[r.Relay]++
+				byAttempt[r.Attempt]++
+			}
+		}
+	}
+	t := newTable("relay", "#accepted", "#deferred", "#rejected", "#cap", "#its own count", "manners")
+	for _, r := range relays {
+		of, counts := p.summary.relay[r.name], r.server.Counts()
+		most := "-"
+		if r.name == "small" {
+			most = number(demoCap)
+			if counts.Accepted > demoCap {
+				problems = append(problems, fmt.Errorf("relay %s took %d recipients, its cap is %d", r.name, counts.Accepted, demoCap))
+			}
+		}
+		t.row(r.name, accepted[r.name], of[subjects.Deferred], of[subjects.Rejected], most, int(counts.Accepted), r.manners)
+		if accepted[r.name] != int(counts.Accepted) {
+			problems = append(problems, fmt.Errorf("relay %s took %d recipients, the journals say %d", r.name, counts.Accepted, accepted[r.name]))
+		}
+	}
+	fmt.Fprintln(s.out)
+	if err := t.print(s.out); err != nil {
+		return err
+	}
+	total, by := 0, make(map[subjects.Status]int)
+	for recipient, err := range readList(strings.NewReader(testdata.Recipients)) {
+		if err != nil {
+			return err
+		}
+		total++
+		if err := accountFor(recipient, outcomes[mailboxOf(recipient)], by); err != nil {
+			problems = append(problems, err)
+		}
+	}
+	fmt.Fprintln(s.out)
+	t = newTable("outcome", "#recipients")
+	for _, status := range subjects.Statuses() {
+		if by[status] > 0 {
+			t.row(string(status), by[status])
+		}
+		for _, attempt := range sortedKeys(byAttempt) {
+			if status == subjects.Accepted {
+				t.row(fmt.Sprintf("  at attempt %d", attempt), byAttempt[attempt])
+			}
+		}
+	}
+	t.row("total", total)
+	if err := t.print(s.out); err != nil {
+		return err
+	}
+	if len(problems) > 0 {
+		return errors.Join(problems...)
+	}
+	_, err = fmt.Fprintf(s.out, "\nevery one of %s is accounted for\n", count(total, "recipient", "recipients"))
+	return err
+}
+
+// accountFor checks that a recipient has exactly one outcome and that it is
+// final.
+func accountFor(recipient string, outcomes []subjects.Status, by map[subjects.Status]int) error {
+	switch {
+	case len(outcomes) == 0:
+		return fmt.Errorf("%s is unaccounted for", recipient)
+	case len(outcomes) > 1:
+		return fmt.Errorf("%s has %d outcomes", recipient, len(outcomes))
+	case !outcomes[0].Final():
+		return fmt.Errorf("%s is %s, which is not final", recipient, outcomes[0])
+	}
+	by[outcomes[0]]++
+	return nil
+}
+
+// mailboxOf is the mailbox of an address, or the address itself where it is
+// none.
+func mailboxOf(address string) string {
+	if a, err := envelope.ParseAddress(address); err == nil {
+		return a.Mailbox
+	}
+	return address
+}

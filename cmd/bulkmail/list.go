@@ -1,0 +1,104 @@
+package main
+
+import (
+	"bufio"
+	"encoding/csv"
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+	"strings"
+)
+
+// listBuffer bounds a line of a list.
+const listBuffer = 64 << 10
+
+// readList yields the addresses of a list: one a line, with or without a name
+// ("Ann <ann@example.net>"), empty lines and lines that begin with # left out;
+// or CSV whose first line has a column "email". Nothing is kept.
+//
+// Addresses are not checked here: whoever cannot be sent to gets an outcome
+// like everybody else.
+func readList(r io.Reader) iter.Seq2[string, error] {
+	b := bufio.NewReaderSize(r, listBuffer)
+	// A byte order mark, as spreadsheets write it.
+	if mark, err := b.Peek(3); err == nil && string(mark) == "\xef\xbb\xbf" {
+		_, _ = b.Discard(3)
+	}
+	first, err := b.Peek(listBuffer)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return func(yield func(string, error) bool) { yield("", err) }
+	}
+	line, _, _ := strings.Cut(string(first), "\n")
+	if comma, column := emailColumn(line); column >= 0 {
+		return readCSV(b, comma, column)
+	}
+	return readLines(b)
+}
+
+// emailColumn finds the column "email" in a CSV header, and what separates the
+// columns.
+func emailColumn(header string) (comma rune, column int) {
+	for _, comma := range ",;\t" {
+		for i, name := range strings.Split(strings.TrimRight(header, "\r"), string(comma)) {
+			if strings.EqualFold(strings.Trim(name, ` "`), "email") {
+				return comma, i
+			}
+		}
+	}
+	return 0, -1
+}
+
+func readCSV(r io.Reader, comma rune, column int) iter.Seq2[string, error] {
+	return func(yield func(string, error) bool) {
+		rows := csv.NewReader(r)
+		rows.Comma = comma
+		rows.FieldsPerRecord = -1
+		rows.ReuseRecord = true
+		for header := true; ; header = false {
+			row, err := rows.Read()
+			if errors.Is(err, io.EOF) {
+				return
+			}
+			if err != nil {
+				yield("", err)
+				return
+			}
+			if header || column >= len(row) || row[column] == "" {
+				continue
+			}
+			if !yield(strings.TrimSpace(row[column]), nil) {
+				return
+			}
+		}
+	}
+}
+
+func readLines(r io.Reader) iter.Seq2[string, error] {
+	return func(yield func(string, error) bool) {
+		lines := bufio.NewScanner(r)
+		lines.Buffer(nil, listBuffer)
+		n := 0
+		for lines.Scan() {
+			n++
+			line := strings.TrimSpace(lines.Text())
+			if line == "" || line[0] == '#' {
+				continue
+			}
+			if !yield(bareAddress(line), nil) {
+				return
+			}
+		}
+		if err := lines.Err(); err != nil {
+			yield("", fmt.Errorf("line %d: %w", n+1, err))
+		}
+	}
+}
+
+// bareAddress takes the address out of "Name <address>".
+func bareAddress(s string) string {
+	if open := strings.LastIndexByte(s, '<'); open >= 0 && strings.HasSuffix(s, ">") {
+		return strings.TrimSpace(s[open+1 : len(s)-1])
+	}
+	return s
+}

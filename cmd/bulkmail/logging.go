@@ -1,0 +1,28 @@
+package main
+
+import (
+	"io"
+	"log/slog"
+	"os"
+	"time"
+
+	"github.com/lmittmann/tint"
+	"golang.org/x/term"
+)
+
+// newLogger writes to w as BULKMAIL_LOG_FORMAT says.
+func newLogger(c config, w io.Writer) *slog.Logger {
+	if c.LogFormat == "json" || c.LogFormat == "auto" && !isTerminal(w) {
+		return slog.New(slog.NewJSONHandler(w, &slog.HandlerOptions{Level: c.LogLevel}))
+	}
+	return slog.New(tint.NewHandler(w, &tint.Options{
+		Level:      c.LogLevel,
+		TimeFormat: time.TimeOnly,
+		NoColor:    !isTerminal(w) || os.Getenv("NO_COLOR") != "",
+	}))
+}
+
+func isTerminal(w any) bool {
+	f, ok := w.(*os.File)
+	return ok && term.IsTerminal(int(f.Fd()))
+}

@@ -1,0 +1,120 @@
+// Command bulkmail sends one message to very many people over SMTP relays, from
+// batches on NATS JetStream. See README.md.
+//
+// One file a command: worker.go, publish.go, outcomes.go, relays.go, sink.go,
+// demo.go. What they share: config.go (the environment), logging.go,
+// connect.go (the broker), table.go.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+)
+
+// Exit codes.
+const (
+	exitDone   = 0
+	exitFailed = 1
+	exitUsage  = 2 // wrong usage or configuration
+)
+
+func main() {
+	// The first signal asks for a drain; then the default is back, and a second
+	// one cuts.
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop)
+	os.Exit(run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
+}
+
+// run is the program without the process around it.
+func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	root := newRoot(&streams{stdin, stdout, stderr})
+	root.SetArgs(args)
+	root.SetIn(stdin)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	err := root.ExecuteContext(ctx)
+	if err == nil {
+		return exitDone
+	}
+	_, isUsage := errors.AsType[*usageError](err)
+	if silent, ok := errors.AsType[*silentError](err); !ok || silent.Err != nil {
+		fmt.Fprintln(stderr, "bulkmail: "+err.Error())
+	}
+	if isUsage {
+		return exitUsage
+	}
+	return exitFailed
+}
+
+// streams are the process's standard streams.
+type streams struct {
+	in       io.Reader
+	out, err io.Writer
+}
+
+// usageError is wrong usage or configuration: exit code 2.
+type usageError struct{ Err error }
+
+func (e *usageError) Error() string { return e.Err.Error() }
+func (e *usageError) Unwrap() error { return e.Err }
+
+// silentError is a failure that was told already: exit code 1 without a line.
+type silentError struct{ Err error }
+
+func (e *silentError) Error() string { return "failed" }
+
+func newRoot(s *streams) *cobra.Command {
+	root := &cobra.Command{
+		Use:   "bulkmail",
+		Short: "Bulk mail over NATS JetStream: nobody is lost, nobody is sent to twice",
+		Long: `bulkmail sends one message to very many people over SMTP relays.
+
+Publishers put batches of recipients on NATS JetStream; workers group them by
+domain, send them over relays in robin order, and record what became of every
+recipient. What is deferred is tried again.`,
+		Example: `  bulkmail demo                        # everything in one process, to look at
+  bulkmail sink --listen 127.0.0.1:2525
+  BULKMAIL_RELAYS=smtp://127.0.0.1:2525 bulkmail worker
+  bulkmail publish --from news@example.com --message hello.eml --wait list.txt`,
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		Args:          cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return cmd.Help()
+		},
+	}
+	root.AddCommand(newDemo(s), newWorker(s), newPublish(s), newOutcomes(s), newRelays(s), newSink(s))
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return usage(cmd, err)
+	})
+	markUsage(root)
+	return root
+}
+
+// usage makes err a usage error that says where to read on.
+func usage(cmd *cobra.Command, err error) error {
+	return &usageError{fmt.Errorf("%w (see: %s --help)", err, cmd.CommandPath())}
+}
+
+// markUsage makes wrong arguments of cmd and of those below it usage errors.
+func markUsage(cmd *cobra.Command) {
+	if check := cmd.Args; check != nil {
+		cmd.Args = func(c *cobra.Command, args []string) error {
+			if err := check(c, args); err != nil {
+				return usage(c, err)
+			}
+			return nil
+		}
+	}
+	for _, sub := range cmd.Commands() {
+		markUsage(sub)
+	}
+}

@@ -1,0 +1,121 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/nats-io/nuid"
+	"github.com/spf13/cobra"
+
+	"bulkmail/relay"
+	"bulkmail/subjects"
+	"bulkmail/subjects/broker"
+	"bulkmail/worker"
+)
+
+func newWorker(s *streams) *cobra.Command {
+	return &cobra.Command{
+		Use:   "worker",
+		Short: "Run a worker: take batches, send them, record what became of everybody",
+		Long: `Run a worker until SIGTERM or an interrupt, then drain: no new batch, envelopes
+in flight finish, the rest goes back to the queue. A second signal cuts.
+
+Without BULKMAIL_NATS_URL the worker runs a broker of its own on
+127.0.0.1:4222, with its data in ./bulkmail-data.
+
+The environment:
+` + environment(),
+		Example: `  BULKMAIL_RELAYS=smtp://127.0.0.1:2525 bulkmail worker
+  BULKMAIL_NATS_URL=nats://nats.internal:4222 BULKMAIL_RELAYS_FILE=relays.yaml bulkmail worker`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return runWorker(cmd.Context(), s)
+		},
+	}
+}
+
+func runWorker(ctx context.Context, s *streams) (err error) {
+	c, names, relays, err := loadAll()
+	if err != nil {
+		return err
+	}
+	log := newLogger(c, s.err)
+
+	if c.NATSURL == "" {
+		b, err := broker.Start(ctx, broker.Options{Listen: c.Listen, Dir: c.DataDir, SyncAlways: c.Sync == "always", Log: log})
+		if err != nil {
+			return c.explain(err)
+		}
+		defer func() { err = errors.Join(err, b.Close()) }()
+		c.NATSURL = b.URL()
+		log.Info("broker embedded", "url", c.NATSURL, "data", c.DataDir, "sync", c.Sync)
+	}
+	nc, err := nats.Connect(c.NATSURL, append(c.natsOptions("worker", log), nats.RetryOnFailedConnect(true))...)
+	if err != nil {
+		return unreachable(c.NATSURL, err)
+	}
+	defer nc.Close()
+	if !nc.IsConnected() {
+		log.Warn("broker not reached, trying on", "url", c.NATSURL)
+	}
+	built, err := relay.FromConfig(relays, relay.Outlets{Log: log})
+	if err != nil {
+		return err
+	}
+	pool := relay.NewPool(built, relay.Options{Log: log})
+	w, err := c.newWorker(nc, names, pool, workerName(), log)
+	if err != nil {
+		return err
+	}
+	return w.Run(ctx)
+}
+
+// newWorker wires a worker to its broker and its relays.
+func (c config) newWorker(nc *nats.Conn, names subjects.Names, pool *relay.Pool, name string, log *slog.Logger) (*worker.Worker, error) {
+	js, err := jetstream.New(nc)
+	if err != nil {
+		return nil, err
+	}
+	return worker.New(js, names, pool, c.workerOptions(name, log)), nil
+}
+
+func (c config) workerOptions(name string, log *slog.Logger) worker.Options {
+	return worker.Options{
+		Name:         name,
+		Batches:      c.Batches,
+		RetryDelays:  c.RetryDelays,
+		RetryFor:     c.RetryFor,
+		InDoubt:      worker.InDoubt(c.InDoubt),
+		DrainTimeout: c.DrainTimeout,
+		Provision:    c.provision(),
+		Log:          log,
+	}
+}
+
+// workerName tells this process from every other one, also from its own
+// predecessor.
+func workerName() string {
+	host, err := os.Hostname()
+	if err != nil {
+		host = "unknown"
+	}
+	id := nuid.Next()
+	return fmt.Sprintf("%s-%d-%s", host, os.Getpid(), id[len(id)-6:])
+}
+
+// explain says how to go on when another process has the broker's address or
+// folder.
+func (c config) explain(err error) error {
+	switch {
+	case errors.Is(err, broker.ErrFolderInUse):
+		return fmt.Errorf("%w: another worker embeds the broker there; join it with BULKMAIL_NATS_URL=%s, or give this one its own BULKMAIL_DATA_DIR and BULKMAIL_LISTEN", err, "nats://"+c.Listen)
+	case errors.Is(err, broker.ErrAddressInUse):
+		return fmt.Errorf("%w: if that is a broker, join it with BULKMAIL_NATS_URL=%s, else choose another BULKMAIL_LISTEN", err, "nats://"+c.Listen)
+	}
+	return err
+}

@@ -1,0 +1,25 @@
+// Package testdata holds made-up lists and messages, for the demo and for tests.
+package testdata
+
+import _ "embed" // the files below
+
+// Recipients is a list of 2,000 recipients in 150 domains, one a line.
+//
+//go:embed recipients.txt
+var Recipients string
+
+// Nasty is a list of addresses as they should not be, and some that only look
+// so.
+//
+//go:embed nasty.txt
+var Nasty string
+
+// Plain is a message of a few lines of text.
+//
+//go:embed plain.eml
+var Plain string
+
+// Multipart is a message with an attachment and long lines.
+//
+//go:embed multipart.eml
+var Multipart string
