@@ -1,0 +1,237 @@
+package smtp
+
+import (
+	"context"
+	"time"
+)
+
+// Send sends one envelope and sets e.Results, one per recipient.
+//
+// A nil error means that the server gave each recipient a verdict, except that
+// recipients it was too full to take (452 and 552 at the k-th RCPT) or does not
+// take in one envelope (RFC 9422 LIMITS) stay NotAttempted and may follow at
+// once in another envelope; at least one other recipient then has a verdict.
+// An [*Error] says what went wrong with the session or with the server as a
+// whole; recipients without a verdict are then NotAttempted or InDoubt, never
+// guessed at.
+//
+// next, if not nil, is called at most once, when the message is about to be
+// written, and returns the envelope that should follow on this session or nil.
+// An envelope it returned must be the one of the following call to Send,
+// whatever this call returns; if the session broke meanwhile, that call says
+// so and leaves every recipient NotAttempted.
+func (s *Session) Send(ctx context.Context, e *Envelope, next func() *Envelope) error {
+	t := &s.now
+	if err := s.take(ctx, t, e); err != nil {
+		return err
+	}
+	if t.said == 0 {
+		return nil
+	}
+	end := s.watch(ctx)
+	err := s.transact(ctx, t, next)
+	t.settle()
+	end()
+	if t.judged() {
+		s.judged++
+	}
+	if n := s.caps.MaxMessages; n > 0 && s.sent >= n {
+		s.dead = true
+	}
+	t.e = nil
+	switch {
+	case err == nil:
+		return nil
+	case err.Reply == nil && s.stop.Load():
+		return &Error{Command: err.Command, Err: context.Cause(ctx)}
+	}
+	return err
+}
+
+// take makes e the transaction t: the one that was promised, or a new one.
+func (s *Session) take(ctx context.Context, t *transaction, e *Envelope) error {
+	promised := s.waiting
+	s.waiting = false
+	switch {
+	case promised && s.ahead.e == e:
+		*t, s.ahead = s.ahead, transaction{}
+		if !t.begun {
+			t.rset = s.dirty
+		}
+		if s.dead && t.said > 0 {
+			t.begun = false
+			return &Error{MBS: "MBS009", Command: cmdMAIL.String(), Err: errSessionClosed}
+		}
+	case promised:
+		s.kill()
+		s.prepare(t, e)
+		return &Error{Err: errNotAhead}
+	case len(e.Recipients) == 0:
+		e.Results = nil
+		return &Error{MBS: "MBS006", Err: errNothingToSay}
+	default:
+		s.prepare(t, e)
+		if s.dead && t.said > 0 {
+			return &Error{MBS: "MBS018", Err: errSessionClosed}
+		}
+	}
+	if ctx.Err() != nil && t.said > 0 {
+		if t.begun {
+			s.kill()
+		}
+		return stopped(ctx, cmdMAIL)
+	}
+	return nil
+}
+
+// transact is one transaction from MAIL to the reply to the lone dot.
+func (s *Session) transact(ctx context.Context, t *transaction, next func() *Envelope) *Error {
+	ready, err := s.address(t)
+	if err == nil && ready {
+		err = s.deliver(ctx, t, next)
+	}
+	if err == nil && t.failure != nil {
+		s.kill()
+		err = t.failure
+	}
+	return err
+}
+
+// deliver writes the message and reads what becomes of it.
+func (s *Session) deliver(ctx context.Context, t *transaction, next func() *Envelope) *Error {
+	if t.e.BeforeEnd != nil {
+		if err := t.e.BeforeEnd(ctx); err != nil {
+			// Only a connection that breaks keeps a server from
+			// taking what it has got so far.
+			s.kill()
+			return &Error{Command: cmdDATA.String(), Err: err}
+		}
+	}
+	message := t.e.Message.Wire()
+	s.out.begin()
+	s.out.buf = append(s.out.buf, ".\r\n"...)
+	if t.failure == nil {
+		s.lookAhead(next)
+	}
+	s.said(s.out.buf)
+	_ = s.writeMessage(message, s.out.buf) // its error shows when the reply is read
+	ended := int64(len(message) + len(".\r\n"))
+	if s.d.LMTP {
+		return s.readEnds(t, ended)
+	}
+	return s.readEnd(t, ended)
+}
+
+// readEnd reads the reply to the lone dot, which holds for all recipients
+// taken. ended is how many bytes must have left for the message to be whole.
+func (s *Session) readEnd(t *transaction, ended int64) *Error {
+	a, err := s.in.next(s.d.timeout(cmdEnd))
+	if err != nil {
+		return s.lostEnd(t, ended, err)
+	}
+	early := s.early(ended)
+	if a.positive() && !early {
+		t.judge(Accepted, a.reply(cmdEnd))
+		s.completed(t)
+		return nil
+	}
+	r := a.reply(cmdEnd)
+	if early {
+		defer s.kill()
+	}
+	v := classify(cmdEnd, r, circumstances{overlapped: s.waiting && s.ahead.begun})
+	switch v.meaning {
+	case envelopeDeferred:
+		t.judge(Deferred, r)
+		s.completed(t)
+		return nil
+	case envelopeRejected:
+		t.judge(Rejected, r)
+		s.completed(t)
+		return nil
+	case goOn, unknowable:
+		// Also a server that accepts what it has not got in full.
+		t.judge(InDoubt, r)
+	case outOfStep:
+		if s.waiting && s.ahead.begun {
+			s.d.learnt.refuse()
+		}
+	}
+	return s.refuse(v, r)
+}
+
+// readEnds reads a reply for each recipient (RFC 2033, 4.2).
+func (s *Session) readEnds(t *transaction, ended int64) *Error {
+	for i := range t.end {
+		result := &t.e.Results[i]
+		if result.Status != taken {
+			continue
+		}
+		a, err := s.in.next(s.d.timeout(cmdEnd))
+		if err != nil {
+			return s.lostEnd(t, ended, err)
+		}
+		if s.early(ended) {
+			r := a.reply(cmdEnd)
+			if a.positive() {
+				t.judge(InDoubt, r)
+			}
+			return s.refuse(verdict{meaning: outOfStep}, r)
+		}
+		r := a.reply(cmdEnd)
+		t.taken--
+		switch v := classify(cmdEnd, r, circumstances{}); v.meaning {
+		case goOn:
+			*result = Result{Accepted, r}
+		case envelopeDeferred:
+			*result = Result{Deferred, r}
+		case envelopeRejected:
+			*result = Result{Rejected, r}
+		case unknowable:
+			*result = Result{InDoubt, r}
+			t.judge(InDoubt, lostAtEnd())
+			return s.refuse(v, r)
+		default:
+			*result = Result{}
+			if r.Code == 421 {
+				t.judge(InDoubt, lostAtEnd())
+				return s.refuse(v, r)
+			}
+			t.fail(s.complaint(v, r))
+		}
+	}
+	s.completed(t)
+	return nil
+}
+
+// early tells whether the server answered before it had the whole message.
+func (s *Session) early(ended int64) bool {
+	if s.out.n.Load() >= ended {
+		return false
+	}
+	s.out.joinBriefly(time.Second)
+	return s.out.n.Load() < ended
+}
+
+// lostEnd: without the end of the message no server takes it; with it, only
+// the server knows (RFC 1047).
+func (s *Session) lostEnd(t *transaction, ended int64, err error) *Error {
+	e := s.lost(cmdEnd, err)
+	if s.out.n.Load() >= ended {
+		t.judge(InDoubt, lostAtEnd())
+	}
+	return e
+}
+
+// completed: the server has answered the end of the data, so it has forgotten
+// the transaction (RFC 5321, 4.1.1.4).
+func (s *Session) completed(t *transaction) {
+	s.dirty = false
+	if s.d.Overlap == OverlapAuto {
+		now := time.Now()
+		if t.followed {
+			s.d.learnt.sample(t.overlapped, now.Sub(s.endedAt))
+		}
+		s.endedAt = now
+	}
+}

@@ -1,0 +1,134 @@
+package smtp
+
+import "strconv"
+
+// taken is the status of a recipient whose RCPT the server accepted. It lives
+// within a transaction only: settle replaces it on every way out.
+const taken Status = 0xff
+
+// A transaction is an envelope on its way.
+type transaction struct {
+	e     *Envelope
+	end   int  // recipients beyond this wait for the next envelope (RFC 9422)
+	said  int  // recipients before end that are said: all but those we refuse ourselves
+	taken int  // those the server took
+	utf8  bool // SMTPUTF8 is needed
+	rset  bool // RSET goes first
+
+	begun      bool // the group with MAIL, RCPT and DATA has left
+	overlapped bool // it left with the end of the message before
+	followed   bool // it was waiting when the one before ended
+
+	tooMany int    // recipients refused with 452 or 552 for being too many
+	roomFor int    // those taken before the first of them
+	told    bool   // one of them with 4.5.3
+	failure *Error // a reply to RCPT that says more about the server than about the recipient
+}
+
+// left tells whether recipient i is still to be judged by its RCPT.
+func (t *transaction) left(i int) bool { return t.e.Results[i].Reply == nil }
+
+// judge gives the taken recipients a verdict.
+func (t *transaction) judge(status Status, r *Reply) {
+	if t.taken == 0 {
+		return
+	}
+	for i := range t.e.Results {
+		if t.e.Results[i].Status == taken {
+			t.e.Results[i] = Result{status, r}
+		}
+	}
+	t.taken = 0
+}
+
+// judgeAll gives a verdict to all recipients that were said.
+func (t *transaction) judgeAll(status Status, r *Reply) {
+	for i := range t.end {
+		if t.left(i) {
+			t.e.Results[i] = Result{status, r}
+		}
+	}
+	t.taken = 0
+}
+
+// fail keeps the first failure.
+func (t *transaction) fail(e *Error) {
+	if t.failure == nil {
+		t.failure = e
+	}
+}
+
+// first is the first recipient that is said.
+func (t *transaction) first() int {
+	for i := range t.end {
+		if r := t.e.Results[i].Reply; r == nil || !r.Local {
+			return i
+		}
+	}
+	return 0
+}
+
+// reopen takes back what judgeAll said.
+func (t *transaction) reopen() {
+	for i := range t.end {
+		if r := t.e.Results[i].Reply; r != nil && !r.Local {
+			t.e.Results[i] = Result{}
+		}
+	}
+}
+
+// settle leaves nothing half-way behind.
+func (t *transaction) settle() { t.judge(NotAttempted, nil) }
+
+// judged tells whether the server gave anybody a verdict.
+func (t *transaction) judged() bool {
+	for i := range t.e.Results {
+		if r := t.e.Results[i].Reply; r != nil && !r.Local {
+			return true
+		}
+	}
+	return false
+}
+
+// appendGroup is the start of a transaction in one group (RFC 2920, 3.1).
+func (s *Session) appendGroup(b []byte, t *transaction, data bool) []byte {
+	if t.rset {
+		b = append(b, "RSET\r\n"...)
+	}
+	b = s.appendMAIL(b, t)
+	for i := range t.end {
+		if t.left(i) {
+			b = s.appendRCPT(b, t, i)
+		}
+	}
+	if data {
+		b = append(b, "DATA\r\n"...)
+	}
+	return b
+}
+
+func (s *Session) appendMAIL(b []byte, t *transaction) []byte {
+	b = append(append(append(b, "MAIL FROM:<"...), t.e.From...), '>')
+	if s.caps.SizeOffered {
+		b = strconv.AppendInt(append(b, " SIZE="...), t.e.Message.Size(), 10)
+	}
+	if s.caps.EightBitMIME && (t.e.Message.EightBit() || t.e.Message.UTF8()) {
+		b = append(b, " BODY=8BITMIME"...)
+	}
+	if t.utf8 {
+		b = append(b, " SMTPUTF8"...)
+	}
+	if s.caps.DSN {
+		b = t.e.DSN.appendMAIL(b)
+	}
+	return append(b, "\r\n"...)
+}
+
+func (s *Session) appendRCPT(b []byte, t *transaction, i int) []byte {
+	to := t.e.Recipients[i]
+	b = append(append(append(b, "RCPT TO:<"...), to...), '>')
+	if s.caps.DSN && t.e.DSN != (DSN{}) {
+		b = t.e.DSN.appendRCPT(b, to, t.utf8)
+	}
+	return append(b, "\r\n"...)
+}
