@@ -54,8 +54,8 @@ func ParseAddress(s string) (Address, error) {
 	case reason != "":
 	case len(local) > 64:
 		reason = "the local part is longer than 64 octets"
-	case len(domain) > 255:
-		reason = "the domain is longer than 255 octets"
+	case len(domain) > maxDomain:
+		reason = tooLong
 	case len(local)+1+len(domain) > 254:
 		reason = "longer than 254 octets"
 	}
@@ -84,6 +84,11 @@ func ParseSender(s string) (string, error) {
 	a, err := ParseAddress(s)
 	return a.Mailbox, err
 }
+
+const (
+	maxDomain = 255 // RFC 5321 4.5.3.1.2
+	tooLong   = "the domain is longer than 255 octets"
+)
 
 // What an octet may be part of.
 const (

@@ -70,6 +70,7 @@ func TestAnAddressThatCannotBeSentToSaysWhy(t *testing.T) {
 		"ann\t@example.net":                      `has the control character U+0009`,
 		"ann@exam\x7fple.net":                    `has the control character U+007F`,
 		"\"a\nb\"@example.net":                   `has the control character U+000A`,
+		"\"a\x7fb\"@example.net":                 `has the control character U+007F`,
 		"\"a\\\rb\"@example.net":                 `has the control character U+000D`,
 		`"a@example.net`:                         `the quote is not closed`,
 		`"a\`:                                    `the quote is not closed`,

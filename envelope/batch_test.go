@@ -96,6 +96,7 @@ func TestABatchThatCannotBeReadNamesTheFieldAndTheCure(t *testing.T) {
 		{`{"message":"\ud83d"}`, `message: broken JSON at offset 12: not an escape of JSON, or half of a surrogate pair`},
 		{"{\"message\":\"Subject: t\n\nhi\"}", `message: broken JSON at offset 22: a control character in a string has to be escaped`},
 		{"{\"message\":\"f\xfcr\"}", `message: not UTF-8 at offset 13: encode it as MIME does, or send the message by message_ref`},
+		{"{\"message\":\"\\tf\xfcr\"}", `message: not UTF-8 at offset 15: encode it as MIME does, or send the message by message_ref`},
 		{`{"recipients":["x@example.net" "y@example.net"]}`, `recipients: broken JSON at offset 31: a comma or ] belongs after a recipient`},
 		{`{"recipients":["x@example.net",]}`, `recipients[1]: broken JSON at offset 31: a string belongs here`},
 

@@ -37,8 +37,9 @@ const (
 	fieldMessageRef
 )
 
-// decoder reads by hand: a worker spends a tenth of the time that
-// encoding/json takes, and its allocations do not grow with the recipients.
+// decoder reads by hand, as every recipient of every batch comes through here:
+// BenchmarkDecode compares it with encoding/json. Allocations do not grow with
+// the recipients.
 type decoder struct {
 	text string
 	pos  int
@@ -315,7 +316,7 @@ func hex4(s string) (rune, bool) {
 		return 0, false
 	}
 	n, err := strconv.ParseUint(s[2:6], 16, 16)
-	return rune(n), err == nil && s[2] != '+'
+	return rune(n), err == nil
 }
 
 // closingQuote finds the quote that ends the string around i, or the end.

@@ -43,9 +43,9 @@ func TestAMessageTellsWhatItAsksOfARelay(t *testing.T) {
 		eightBit, utf8 bool
 	}{
 		{"Subject: t\n\nhi\n", false, false},
-		{"Subject: t\n\nfür\n", true, false},
+		{"Subject: t\n\nfür\nhi\n", true, false},
 		{"Subject: t\n\nf\xfcr\n", true, false},
-		{"Subject: für\n\nhi\n", false, true},
+		{"Subject: für\nTo: a@b.test\n\nhi\n", false, true},
 		{"Subject: t\n für\n\nf\xfcr\n", true, true},
 	} {
 		m, err := NewMessage(test.raw)

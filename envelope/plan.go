@@ -1,10 +1,5 @@
 package envelope
 
-import (
-	"hash/maphash"
-	"math/bits"
-)
-
 // A Plan is what has to be done about a batch.
 type Plan struct {
 	Groups  []Group   // in order of first appearance
@@ -33,7 +28,7 @@ func (p *Plan) Recipients() int { return p.recipients }
 func (b *Batch) Plan(settled func(mailbox string) bool) Plan {
 	p := planner{
 		settled: settled,
-		index:   newIndex(len(b.Recipients)),
+		seen:    make(map[string]struct{}, len(b.Recipients)),
 		placed:  make([]placement, 0, len(b.Recipients)),
 		domains: make(map[domain]int32),
 	}
@@ -49,7 +44,7 @@ func (b *Batch) Plan(settled func(mailbox string) bool) Plan {
 type planner struct {
 	plan    Plan
 	settled func(string) bool
-	index   index
+	seen    map[string]struct{}
 	placed  []placement
 	domains map[domain]int32
 	last    int32 // group of the recipient before: published lists are often sorted
@@ -75,9 +70,10 @@ func (p *planner) add(i int32, address string) {
 		// Cannot be mistaken for a mailbox: every mailbox is a valid address.
 		a.Mailbox = address
 	}
-	if !p.index.add(a.Mailbox) {
+	if _, twice := p.seen[a.Mailbox]; twice {
 		return
 	}
+	p.seen[a.Mailbox] = struct{}{}
 	if p.settled != nil && p.settled(a.Mailbox) {
 		p.plan.Settled++
 		return
@@ -123,38 +119,5 @@ func (p *planner) place(addresses []string) {
 		group := &p.plan.Groups[at.group]
 		group.Mailboxes = append(group.Mailboxes, at.mailbox)
 		group.Addresses = append(group.Addresses, addresses[at.recipient])
-	}
-}
-
-// An index is a set of at most as many strings as it was made for. It is a
-// third of the time of a map, which pays for growing and deleting. Its seed
-// is its own, so that no list can be written to make it slow.
-type index struct {
-	seed  maphash.Seed
-	slots []slot
-	shift int
-}
-
-type slot struct {
-	hash uint64 // 0: free
-	s    string
-}
-
-func newIndex(n int) index {
-	width := bits.Len(uint(n)) + 1 // at most half full
-	return index{seed: maphash.MakeSeed(), slots: make([]slot, 1<<width), shift: 64 - width}
-}
-
-// add reports whether s is new.
-func (x *index) add(s string) bool {
-	hash := maphash.String(x.seed, s) | 1
-	for i := int(hash >> x.shift); ; i = (i + 1) & (len(x.slots) - 1) {
-		switch at := &x.slots[i]; {
-		case at.hash == 0:
-			*at = slot{hash, s}
-			return true
-		case at.hash == hash && at.s == s:
-			return false
-		}
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"pgregory.net/rapid"
 )
 
 func TestRecipientsAreGroupedByDomainInOrderOfFirstAppearance(t *testing.T) {
@@ -99,6 +100,7 @@ func TestEnvelopesAreCutFromTheFrontUntilNothingIsLeft(t *testing.T) {
 	b := Batch{Recipients: []string{"a@a.test", "b@a.test", "c@a.test", "x@b.test"}}
 	p := b.Plan(nil)
 	g := &p.Groups[0]
+	_ = append(g.Mailboxes, "y@a.test")
 	first, rest, none := g.Cut(2), g.Cut(100), g.Cut(1)
 	if !slices.Equal(first.Mailboxes, []string{"a@a.test", "b@a.test"}) || !slices.Equal(rest.Mailboxes, []string{"c@a.test"}) || none.Len() != 0 || g.Len() != 0 {
 		t.Errorf("cut %v, %v, %v, left %v", first, rest, none, g)
@@ -108,5 +110,76 @@ func TestEnvelopesAreCutFromTheFrontUntilNothingIsLeft(t *testing.T) {
 	_ = append(rest.Addresses, "y@a.test")
 	if rest.Mailboxes[0] != "c@a.test" || p.Groups[1].Mailboxes[0] != "x@b.test" {
 		t.Error("appending to one envelope changed another")
+	}
+}
+
+func TestAPlanLosesNobodyAndSaysNobodyTwice(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		address := rapid.Custom(func(t *rapid.T) string {
+			return rapid.SampledFrom([]string{"ann", "Ann", `"ann"`, "bob", "jörg", "a b", ""}).Draw(t, "local") +
+				rapid.SampledFrom([]string{"@a.test", "@A.test", "@b.test", "@[192.0.2.1]", "@c.test.", ""}).Draw(t, "domain")
+		})
+		b := Batch{Recipients: rapid.SliceOf(address).Draw(t, "recipients")}
+		settled := rapid.MapOf(address, rapid.Bool()).Draw(t, "settled")
+		p := b.Plan(func(mailbox string) bool { return settled[mailbox] })
+
+		// The same, slowly: the first address of each mailbox, by group.
+		type key struct {
+			domain string
+			utf8   bool
+		}
+		var order []key
+		groups, invalid, known, left := map[key][]string{}, []string(nil), map[string]bool{}, 0
+		for _, r := range b.Recipients {
+			a, err := ParseAddress(r)
+			if err != nil {
+				a.Mailbox = r
+			}
+			if known[a.Mailbox] {
+				continue
+			}
+			known[a.Mailbox] = true
+			k := key{a.Domain, a.UTF8}
+			switch {
+			case settled[a.Mailbox]:
+				left++
+				continue
+			case err != nil:
+				invalid = append(invalid, r)
+				continue
+			case groups[k] == nil:
+				order = append(order, k)
+			}
+			groups[k] = append(groups[k], a.Mailbox, r)
+		}
+
+		if p.Settled != left || p.Recipients()+p.Settled != len(known) || len(p.Groups) != len(order) {
+			t.Fatalf("%d groups, %d recipients and %d settled; want %d groups, %d settled of %d", len(p.Groups), p.Recipients(), p.Settled, len(order), left, len(known))
+		}
+		for i, g := range p.Groups {
+			var got []string
+			for g.Len() > 0 {
+				cut := g.Cut(rapid.IntRange(1, 3).Draw(t, "grant"))
+				for j := range cut.Mailboxes {
+					got = append(got, cut.Mailboxes[j], cut.Addresses[j])
+				}
+			}
+			if k := (key{g.Domain, g.UTF8}); k != order[i] || !slices.Equal(got, groups[k]) {
+				t.Fatalf("group %d: %v %q, want %v %q", i, k, got, order[i], groups[order[i]])
+			}
+		}
+		for i := range p.Invalid {
+			if p.Invalid[i].Address != invalid[i] {
+				t.Fatalf("invalid: %v, want %q", p.Invalid, invalid)
+			}
+		}
+	})
+}
+
+func TestPlanningTakesFewAllocationsHoweverManyTheRecipients(t *testing.T) {
+	b := batchOf(10000, 10)
+	if n := testing.AllocsPerRun(10, func() { b.Plan(nil) }); n > 100 {
+		t.Errorf("%v allocations for 10,000 recipients", n)
 	}
 }

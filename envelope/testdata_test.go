@@ -1,6 +1,7 @@
 package envelope
 
 import (
+	"errors"
 	"os"
 	"strings"
 	"testing"
@@ -8,6 +9,36 @@ import (
 
 // The shipped lists and messages are what the demo, the tests of the command
 // and newcomers send; here they are held to what they say about themselves.
+
+func TestTheNastyListSaysWhatBecomesOfEachAddress(t *testing.T) {
+	t.Parallel()
+	list, err := os.ReadFile("../testdata/nasty.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	said, tried := "", 0
+	for line := range strings.Lines(string(list)) {
+		line = strings.TrimSuffix(line, "\n")
+		if line == "" || strings.HasPrefix(line, "# ") {
+			said = line
+			continue
+		}
+		tried++
+		a, err := ParseAddress(line)
+		if reason, ok := strings.CutPrefix(said, "# invalid: "); ok {
+			if e, ok := errors.AsType[*AddressError](err); !ok || e.Reason != reason {
+				t.Errorf("%q is said to be invalid, %s:\n got %+v, %v", line, reason, a, err)
+			}
+			continue
+		}
+		if !strings.HasPrefix(said, "# valid, ") || !strings.HasSuffix(said, ": "+a.Mailbox) || err != nil {
+			t.Errorf("%q under %q:\n got %+v, %v", line, said, a, err)
+		}
+	}
+	if tried < 40 {
+		t.Errorf("%d addresses found", tried)
+	}
+}
 
 func TestTheShippedListIsTwoThousandRecipientsWithALongTail(t *testing.T) {
 	t.Parallel()
