@@ -1,0 +1,177 @@
+package relay
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// The kinds of relay, which are also the schemes of a relay's URL.
+const (
+	KindSMTP  = "smtp"
+	KindSMTPS = "smtps" // TLS from the first byte (RFC 8314)
+	KindLMTP  = "lmtp"
+	KindDummy = "dummy" // the seed's DummyServer: the dialogue goes to a file
+)
+
+// When a session is encrypted; the values of [Config.TLS].
+const (
+	TLSNone          = "none"
+	TLSOpportunistic = "opportunistic" // when offered, unverified, as Postfix' "may"
+	TLSRequired      = "required"      // STARTTLS, verified, or nothing is sent
+	TLSImplicit      = "implicit"      // what KindSMTPS means
+)
+
+// Config is one relay as configured. URL parameters, YAML keys and the seed's
+// attributes all end here; package config reads them, checks them and fills in
+// every default, so that whoever uses a Config from there need not.
+//
+// Formatting a Config in any way shows no password.
+type Config struct {
+	Name   string // unique; in logs, outcomes and counters
+	Kind   string // KindSMTP, KindSMTPS, KindLMTP or KindDummy
+	Host   string // seed: Smtp; a name or an IP address without brackets
+	Port   int    // seed: Port; 25, 465 (smtps), 24 (lmtp)
+	Path   string // dummy: the file the dialogue goes to; empty: nowhere
+	Domain string // seed: Domain; said in EHLO
+
+	Tries                 int           // seed: Tries
+	MaxConnectionAttempts int           // seed: max_connection_attempts
+	WorthlessFor          time.Duration // 0: for good, as in the seed
+
+	EnvelopeLimit            int           // recipients an envelope; 0: no limit
+	MaxMessages              int           // 0: no cap
+	MaxMessagesWindow        time.Duration // 0: until reset
+	MaxRate                  Rate          // zero: no limit
+	MaxMessagesPerRobin      int           // 0: stays until a limit is met
+	MaxMessagesPerConnection int           // 0: no limit
+	MaxMessagesWhileAwake    int           // 0: never sleeps
+	SleepLength              time.Duration
+
+	TalkAttempts int
+	TimeOut      time.Duration // 0: RFC 5321, 4.5.3.2 per command
+	Connections  int           // sessions at once
+
+	TLS       string // TLSNone, TLSOpportunistic, TLSRequired, or TLSImplicit with KindSMTPS
+	TLSVerify bool   // as said, else true with TLSRequired and TLSImplicit
+	TLSCA     string // PEM file; empty: the system's roots
+	TLSCert   string // PEM file of a client certificate
+	TLSKey    string
+
+	Auth         string // PLAIN, LOGIN, CRAM-MD5, SCRAM-SHA-256, XOAUTH2; empty: the best both know
+	User         string
+	Password     string `json:"-"`
+	PasswordFile string // instead of Password; read anew when it changes
+	AuthInClear  bool   // AUTH also where the session is not encrypted
+
+	Overlap      string // off, on, auto
+	Conversation string // a file, or "stderr"; empty: off
+
+	Where string // "relays.yaml:12" or "BULKMAIL_RELAYS, URL 2", for messages
+}
+
+// Addr is host:port, with the brackets that IPv6 needs.
+func (c Config) Addr() string { return net.JoinHostPort(c.Host, strconv.Itoa(c.Port)) }
+
+// URL shows where the relay is, in the form in which it can be configured and
+// with three stars for the password. Limits are left out.
+func (c Config) URL() string {
+	if c.Kind == KindDummy {
+		return "dummy://" + (&url.URL{Path: c.Path}).EscapedPath()
+	}
+	u := url.URL{Scheme: c.Kind, Host: strings.ReplaceAll(c.Addr(), "%", "%25")}
+	var login string
+	if c.User != "" {
+		login = url.User(c.User).String()
+		if c.User == c.Password { // some providers have one token for both
+			login = "***"
+		}
+		if c.Password != "" || c.PasswordFile != "" {
+			login += ":***"
+		}
+		login += "@"
+	}
+	return u.Scheme + "://" + login + u.Host
+}
+
+// String is the relay's name and its redacted URL.
+func (c Config) String() string { return c.Name + " " + c.URL() }
+
+// Format writes what String says whatever the verb, so that no verb shows the
+// password.
+func (c Config) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, c.String()) }
+
+// LogValue shows the relay and the limits that are set.
+func (c Config) LogValue() slog.Value {
+	attrs := []slog.Attr{slog.String("name", c.Name), slog.String("url", c.URL())}
+	for _, limit := range []struct {
+		key string
+		n   int
+	}{
+		{"envelope_limit", c.EnvelopeLimit},
+		{"max_messages", c.MaxMessages},
+		{"max_messages_per_robin", c.MaxMessagesPerRobin},
+		{"max_messages_per_connection", c.MaxMessagesPerConnection},
+		{"max_messages_while_awake", c.MaxMessagesWhileAwake},
+		{"connections", c.Connections},
+	} {
+		if limit.n != 0 {
+			attrs = append(attrs, slog.Int(limit.key, limit.n))
+		}
+	}
+	if c.MaxMessagesWindow != 0 {
+		attrs = append(attrs, slog.Duration("max_messages_window", c.MaxMessagesWindow))
+	}
+	if c.SleepLength != 0 {
+		attrs = append(attrs, slog.Duration("sleep_length", c.SleepLength))
+	}
+	if c.MaxRate != (Rate{}) {
+		attrs = append(attrs, slog.String("max_rate", c.MaxRate.String()))
+	}
+	return slog.GroupValue(attrs...)
+}
+
+// Rate is so many messages in so much time: "14/s", "500/m", "10000/h". The
+// zero Rate is no limit.
+type Rate struct {
+	Messages int
+	Per      time.Duration
+}
+
+var errRate = errors.New("want a rate such as 14/s, 500/m or 10000/h, or 0 for none")
+
+// ParseRate reads "14/s", "500/m", "10000/h", "100/10s" or "0".
+func ParseRate(s string) (Rate, error) {
+	if s == "0" {
+		return Rate{}, nil
+	}
+	count, per, ok := strings.Cut(s, "/")
+	n, err := strconv.Atoi(count)
+	if !ok || err != nil || n < 1 {
+		return Rate{}, errRate
+	}
+	if per == "s" || per == "m" || per == "h" {
+		per = "1" + per
+	}
+	d, err := time.ParseDuration(per)
+	if err != nil || d <= 0 {
+		return Rate{}, errRate
+	}
+	return Rate{Messages: n, Per: d}, nil
+}
+
+// String is the form that [ParseRate] reads.
+func (r Rate) String() string {
+	if r == (Rate{}) {
+		return "0"
+	}
+	unit := map[time.Duration]string{time.Second: "s", time.Minute: "m", time.Hour: "h"}[r.Per]
+	return strconv.Itoa(r.Messages) + "/" + cmp.Or(unit, r.Per.String())
+}
