@@ -1,0 +1,175 @@
+package config_test
+
+import (
+	"fmt"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"bulkmail/relay"
+	"bulkmail/relay/config"
+
+	"github.com/google/go-cmp/cmp"
+	"pgregory.net/rapid"
+)
+
+func TestEveryKeyIsDocumentedOnOneLine(t *testing.T) {
+	t.Parallel()
+	seen := map[string]bool{}
+	for _, k := range config.Keys() {
+		if k.Name == "" || k.Value == "" || k.Doc == "" || strings.Contains(k.Doc, "\n") || seen[k.Name] {
+			t.Errorf("key %+v", k)
+		}
+		seen[k.Name] = true
+	}
+	// Every attribute of the seed's page that a file can set.
+	for _, seed := range []string{
+		"Smtp", "Port", "Domain", "Tries", "max_connection_attempts", "envelope_limit", "max_messages",
+		"max_messages_per_robin", "max_messages_per_connection", "max_messages_while_awake", "sleep_length",
+		"talk_attempts", "time_out", "CONVERSATION",
+	} {
+		found := false
+		for _, k := range config.Keys() {
+			found = found || k.Seed == seed
+		}
+		if !found {
+			t.Errorf("the seed's %s has no key", seed)
+		}
+	}
+}
+
+// Whoever adds a field to relay.Config finds out here that no form can set it.
+func TestEveryFieldCanBeConfigured(t *testing.T) {
+	t.Parallel()
+	const auth = "?name=n&domain=d.example&tries=2&max_connection_attempts=2&worthless_for=2s&envelope_limit=2&max_messages=2" +
+		"&max_messages_window=2s&max_rate=2/s&max_messages_per_robin=2&max_messages_per_connection=2&max_messages_while_awake=2" +
+		"&sleep_length=2s&talk_attempts=2&time_out=2s&connections=2&tls=required&auth=LOGIN&auth_in_clear=on&overlap=on&conversation=c"
+	full := loadURLs(t, "smtp://u:p@h.example:26"+auth)[0]
+	// What excludes something of the above.
+	apart := map[string]bool{"Path": true, "TLSCA": true, "TLSCert": true, "TLSKey": true, "PasswordFile": true}
+	v := reflect.ValueOf(full)
+	keys := 0
+	for i := range v.NumField() {
+		name := v.Type().Field(i).Name
+		if name != "Where" {
+			keys++
+		}
+		if v.Field(i).IsZero() && !apart[name] {
+			t.Errorf("%s is not set", name)
+		}
+	}
+	if n := len(config.Keys()); n != keys {
+		t.Errorf("%d keys for %d fields", n, keys)
+	}
+}
+
+// anyRelay draws a relay as Load would return it.
+func anyRelay(t *rapid.T, name string) relay.Config {
+	count := func(label string, least int) int { return rapid.IntRange(least, 1000).Draw(t, label) }
+	text := rapid.StringMatching(`[ -~äß€]{1,20}`)
+	c := relay.Config{
+		Name:   name,
+		Kind:   rapid.SampledFrom([]string{"smtp", "smtps", "lmtp", "dummy"}).Draw(t, "kind"),
+		Domain: rapid.SampledFrom([]string{"a.example", "[192.0.2.1]", "[IPv6:2001:db8::1]", "localhost"}).Draw(t, "domain"),
+		Tries:  count("tries", 1), MaxConnectionAttempts: count("max_connection_attempts", 1),
+		EnvelopeLimit: count("envelope_limit", 0), MaxMessagesPerRobin: count("max_messages_per_robin", 0),
+		MaxMessages: count("max_messages", 0), MaxMessagesPerConnection: count("max_messages_per_connection", 0),
+		TalkAttempts: count("talk_attempts", 1), Connections: count("connections", 1),
+		Overlap:      rapid.SampledFrom([]string{"off", "on", "auto"}).Draw(t, "overlap"),
+		Conversation: rapid.SampledFrom([]string{"", "stderr", "/var/log/a b&c=d#e%f+g"}).Draw(t, "conversation"),
+	}
+	wait := func(label string) time.Duration {
+		unit := rapid.SampledFrom([]time.Duration{time.Millisecond, time.Second, time.Minute, time.Hour}).Draw(t, label+" unit")
+		return unit * time.Duration(count(label, 0))
+	}
+	c.WorthlessFor = wait("worthless_for")
+	c.TimeOut = wait("time_out")
+	if c.MaxMessages > 0 {
+		c.MaxMessagesWindow = wait("max_messages_window")
+	}
+	if rapid.Bool().Draw(t, "sleeps") {
+		c.MaxMessagesWhileAwake, c.SleepLength = count("max_messages_while_awake", 1), time.Second+wait("sleep_length")
+	}
+	if rapid.Bool().Draw(t, "rated") {
+		c.MaxRate = relay.Rate{Messages: count("rate", 1), Per: time.Second + wait("per")}
+	}
+	if c.Kind == "dummy" {
+		c.Path = rapid.SampledFrom([]string{"", "/tmp/a b", "/tmp/ü?x=1#2@3%41"}).Draw(t, "path")
+		return c
+	}
+	c.Host = rapid.SampledFrom([]string{"a.example", "xn--bcher-kva.example", "192.0.2.1", "2001:db8::1", "fe80::1%eth0", "mx_1.example."}).Draw(t, "host")
+	c.Port = rapid.SampledFrom([]int{1, 2525, 65535}).Draw(t, "port")
+	secret := rapid.Bool().Draw(t, "login")
+	if secret {
+		c.User, c.Password = text.Draw(t, "user"), text.Draw(t, "password")
+		c.Auth = rapid.SampledFrom([]string{"", "PLAIN", "LOGIN", "CRAM-MD5", "SCRAM-SHA-256", "XOAUTH2"}).Draw(t, "auth")
+		c.AuthInClear = rapid.Bool().Draw(t, "auth_in_clear")
+	}
+	c.TLSVerify = rapid.Bool().Draw(t, "tls_verify")
+	c.TLS = rapid.SampledFrom([]string{"none", "opportunistic", "required"}).Draw(t, "tls")
+	switch {
+	case c.Kind == "smtps":
+		c.TLS = "implicit"
+	case c.TLS == "none":
+		c.TLSVerify = false
+		c.AuthInClear = secret
+	}
+	return c
+}
+
+func TestARelayWrittenAsURLOrYAMLReadsBackTheSame(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		var want []relay.Config
+		var urls []string
+		for i := range rapid.IntRange(1, 3).Draw(t, "relays") {
+			c := anyRelay(t, fmt.Sprint("relay", i))
+			want = append(want, c)
+			urls = append(urls, config.URL(c))
+		}
+		check := func(form string, got []relay.Config, err error) {
+			if err != nil {
+				t.Fatalf("%s: %v", form, err)
+			}
+			for i := range got {
+				got[i].Where = ""
+			}
+			type plain relay.Config
+			for i := range want {
+				if diff := cmp.Diff(plain(want[i]), plain(got[i])); diff != "" {
+					t.Fatalf("%s (-want +got):\n%s", form, diff)
+				}
+			}
+		}
+		got, err := config.Load(strings.Join(urls, " "), "", quiet(""))
+		check(strings.Join(urls, " "), got, err)
+
+		text := config.YAML(want)
+		got, err = config.Load("", "relays", onDisk(map[string]string{"relays": string(text)}))
+		check(string(text), got, err)
+	})
+}
+
+// However a URL is mangled, no message shows the password.
+func TestNoProblemShowsAPassword(t *testing.T) {
+	t.Parallel()
+	const secret = "hunter2"
+	rapid.Check(t, func(t *rapid.T) {
+		around := rapid.StringMatching(`[a-z0-9:/?#@%&=. \[\]+-]{0,4}`)
+		url := rapid.SampledFrom([]string{"smtp://", "smtps://", "smtp:", "//", "", "lmtp://", "x://", "dummy://"}).Draw(t, "scheme") +
+			rapid.StringMatching(`[a-z:/?#@%]{0,5}`).Draw(t, "user") + ":" +
+			around.Draw(t, "before") + secret + around.Draw(t, "after") + "@" +
+			rapid.SampledFrom([]string{"mx.example", "mx.example:x", "[::1", "", "a b"}).Draw(t, "host") +
+			rapid.SampledFrom([]string{"", "?tries=0", "?colour=red", "/path", "#f", "?tls=none", "?password=x", "?name=%"}).Draw(t, "end")
+		relays, err := config.Load(url, "", quiet(""))
+		if err != nil && strings.Contains(err.Error(), secret) {
+			t.Fatalf("%s\n%v", url, err)
+		}
+		for _, c := range relays {
+			if c.Password != "" && !strings.Contains(c.Host+c.User+c.Path, secret) && strings.Contains(fmt.Sprintf("%v %+v %#v %x", c, c, c, c), secret) {
+				t.Fatalf("%s\n%v", url, c)
+			}
+		}
+	})
+}
