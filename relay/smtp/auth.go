@@ -70,7 +70,7 @@ func (s *Session) mechanism(name string, c credentials) (sasl.Client, error) {
 	case "PLAIN":
 		return sasl.NewPlainClient("", c.user, c.password), nil
 	case "LOGIN":
-		return sasl.NewLoginClient(c.user, c.password), nil
+		return &login{credentials: c}, nil
 	case "CRAM-MD5":
 		return &cramMD5{c}, nil
 	case "SCRAM-SHA-256":

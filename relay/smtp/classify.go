@@ -49,10 +49,10 @@ type circumstances struct {
 //	    for authentication                      any           relay unwell, loud
 //	4xx                                         before MAIL   relay unwell
 //	5xx                                         before MAIL   relay unwell, loud
-//	500, 502, 503, 5.5.1; 554 that speaks of
-//	    synchronization                         MAIL, DATA    out of step
-//	502, 503                                    RCPT          out of step
-//	500, 502, 503; synchronization              END           out of step
+//	500, 502, 503; 5xx that speak of
+//	    synchronization or pipelining           MAIL DATA END out of step
+//	5.5.1                                       MAIL DATA     out of step
+//	502, 503; 500, 554 as above                 RCPT          out of step
 //	4xx with 4.3.1, 4.3.2, 4.3.5; 452 bare      MAIL DATA END relay unwell (full, stopped, misconfigured)
 //	450, 451, 452, 454 that speak of a rate     MAIL DATA END relay unwell
 //	452, 552 but mailbox, size or policy        RCPT          too many if one was taken before, else deferred
@@ -117,6 +117,10 @@ func classifyRCPT(r *Reply, text string, in circumstances) verdict {
 	switch r.Code {
 	case 502, 503:
 		return verdict{meaning: outOfStep}
+	case 500, 554:
+		if disordered(text) {
+			return verdict{meaning: outOfStep}
+		}
 	case 452, 552:
 		switch s := subject(r); {
 		case strings.HasPrefix(s, "2."), s == "3.4", strings.HasPrefix(s, "7."):
@@ -131,9 +135,6 @@ func classifyRCPT(r *Reply, text string, in circumstances) verdict {
 			return verdict{meaning: recipientDeferred}
 		}
 	}
-	if contains(text, "synchroni") {
-		return verdict{meaning: outOfStep}
-	}
 	if r.Code < 500 {
 		return verdict{meaning: recipientDeferred}
 	}
@@ -144,7 +145,7 @@ func classifyEnvelope(c command, r *Reply, text string, unwell verdict) verdict 
 	s := subject(r)
 	switch {
 	case r.Code == 500, r.Code == 502, r.Code == 503,
-		r.Code >= 500 && contains(text, "synchroni"),
+		r.Code >= 500 && disordered(text),
 		c != cmdEnd && r.Code >= 500 && s == "5.1":
 		return verdict{meaning: outOfStep}
 	case r.Code >= 500:
@@ -182,6 +183,9 @@ func speaksOfSession(text string) bool {
 		contains(text, "message", "mail", "transaction") &&
 		!contains(text, "too many connections", "connections from", "connection rate", "concurrent", "simultaneous")
 }
+
+// disordered: what Exim and OpenSMTPD say to commands that came too early.
+func disordered(text string) bool { return contains(text, "synchroni", "pipelining not") }
 
 func asksForAuth(text string) bool {
 	return contains(text, "authentication required", "authentication is required", "must authenticate",

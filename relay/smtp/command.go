@@ -56,6 +56,8 @@ const (
 	blockTimeout = 3 * time.Minute // 4.5.3.2.5: each block of the message
 	quitTimeout  = 2 * time.Second // nothing depends on the reply to QUIT
 	drainTimeout = 5 * time.Second // for what a server said before it stopped reading
+
+	brokenBothWays = 100 * time.Millisecond
 )
 
 // timeout is how long the reply to c may take.

@@ -148,6 +148,8 @@ func (d *Dialer) unreachable(ctx context.Context, err error) *Error {
 		e.MBS, e.Loud = "MBS002", true
 	case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, context.DeadlineExceeded):
 		e.MBS = "MBS015"
+	case errors.Is(err, syscall.ECONNRESET):
+		e.MBS = "MBS004" // it was there
 	}
 	return e
 }

@@ -27,7 +27,7 @@ const dialogues = "../../testdata/dialogues"
 func TestDialogues(t *testing.T) {
 	t.Parallel()
 	files, err := filepath.Glob(dialogues + "/*.txt")
-	if err != nil || len(files) < 1 {
+	if err != nil || len(files) < 60 {
 		t.Fatalf("%d dialogues (%v), want 60 at least", len(files), err)
 	}
 	for _, file := range files {
@@ -49,6 +49,7 @@ type dialogue struct {
 	wires     map[string]bool // the messages, as they may arrive
 	scripts   [][]step
 	want      []string
+	over      chan struct{} // closed when the client is done
 }
 
 type step struct {
@@ -62,7 +63,7 @@ func readDialogue(file string) (*dialogue, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &dialogue{dialer: map[string]string{}, wires: map[string]bool{}, scripts: [][]step{nil}}
+	d := &dialogue{dialer: map[string]string{}, wires: map[string]bool{}, scripts: [][]step{nil}, over: make(chan struct{})}
 	for i, line := range strings.Split(string(b), "\n") {
 		fail := func(format string, args ...any) error {
 			return fmt.Errorf("%s:%d: %s", file, i+1, fmt.Sprintf(format, args...))
@@ -202,6 +203,7 @@ func (d *dialogue) play(t *testing.T) {
 		}
 	})
 	got := d.converse(t, listener.Addr().String())
+	close(d.over)
 	_ = listener.Close()
 	serving.Wait()
 	if want := strings.Join(d.want, "\n"); got != want {
@@ -444,6 +446,9 @@ func (p *player) act(s step) bool {
 		return false
 	case s.text == "hangs":
 		_, _ = io.Copy(io.Discard, p.r) // until the client has had enough
+		return false
+	case s.text == "stalls":
+		<-p.d.over
 		return false
 	case s.text == "starts TLS":
 		conn := tls.Server(p.conn, testServerTLS(p.t))

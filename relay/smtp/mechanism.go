@@ -16,7 +16,28 @@ import (
 	"strings"
 )
 
-// Mechanisms that go-sasl does not have.
+// Mechanisms that go-sasl does not have, or has too strictly.
+
+// login answers whatever the server asks for first with the user and then with
+// the password: the draft that describes LOGIN was never a standard, and the
+// words of the challenges differ.
+type login struct {
+	credentials
+	asked int
+}
+
+func (m *login) Start() (string, []byte, error) { return "LOGIN", nil, nil }
+
+func (m *login) Next([]byte) ([]byte, error) {
+	m.asked++
+	switch m.asked {
+	case 1:
+		return []byte(m.user), nil
+	case 2:
+		return []byte(m.password), nil
+	}
+	return nil, errors.New("one challenge too many")
+}
 
 // cramMD5 is RFC 2195.
 type cramMD5 struct{ credentials }

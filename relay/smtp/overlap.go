@@ -59,7 +59,7 @@ type learner struct {
 	settled bool // on is the outcome of a trial, not a part of one
 	on      bool
 	outcome bool // of the trial before
-	left    int // envelopes until the next trial
+	left    int  // envelopes until the next trial
 	term    int
 
 	block   int // of the trial

@@ -124,6 +124,7 @@ type replyReader struct {
 	r, w      int
 	text      []byte         // of a reply of several lines
 	armed     bool           // the deadline of the reply being awaited is set
+	held      bool           // the deadline of the next reply is the writer's affair
 	fills     int            // reads since the last group of commands went out
 	lastWords bool           // our last write failed: what the server still says is there or will not come
 	quickAck  func()         // nil where there is none
@@ -133,7 +134,7 @@ type replyReader struct {
 
 // next reads one reply.
 func (rr *replyReader) next(timeout time.Duration) (answer, error) {
-	rr.armed = false
+	rr.armed, rr.held = rr.held, false
 	line, err := rr.line(timeout)
 	if err != nil {
 		return answer{}, err

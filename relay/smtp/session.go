@@ -89,8 +89,14 @@ func (s *Session) reply(c command) (answer, *Error) {
 // lost is the end of a session whose connection broke, or whose server talks
 // nonsense.
 func (s *Session) lost(c command, err error) *Error {
+	// A connection that breaks breaks both ways; what the goroutine meets
+	// after kill is our own doing.
+	var w error
+	if s.out.joinBriefly(brokenBothWays) {
+		w = s.out.err
+	}
 	s.kill()
-	if w := s.out.err; w != nil && !errors.Is(err, errNoReply) {
+	if w != nil && !errors.Is(err, errNoReply) {
 		e := gone(c, w)
 		if e.MBS == "MBS009" {
 			e.MBS = "MBS007"

@@ -72,7 +72,7 @@ func (s *Session) write(commands []byte) error {
 	s.out.join()
 	s.in.fills = 0
 	if len(commands) > windowOfCommands {
-		s.writeBeside(commands, nil)
+		s.writeBeside(commands)
 		return nil
 	}
 	s.out.n.Store(0)
@@ -89,6 +89,9 @@ func (s *Session) writeMessage(message, tail []byte) error {
 	s.out.join()
 	s.in.fills = 0
 	if len(message) > windowOfMessage || len(tail) > windowOfCommands {
+		// The time for the reply begins when the message has left.
+		s.in.held = true
+		_ = s.conn.SetReadDeadline(time.Time{})
 		s.writeBeside(message, tail)
 		return nil
 	}
@@ -129,27 +132,42 @@ func (s *Session) writeTogether(message, tail []byte) (int64, error) {
 func (s *Session) writeBeside(parts ...[]byte) {
 	s.out.n.Store(0)
 	s.out.err = nil
+	held := s.in.held
 	under := make(chan struct{})
 	s.out.under = under
 	go func() {
 		defer close(under)
-		for _, part := range parts {
-			for len(part) > 0 {
-				chunk := part[:min(len(part), block)]
-				part = part[len(chunk):]
-				if s.out.err = s.armWrite(); s.out.err != nil {
-					return
-				}
-				n, err := s.conn.Write(chunk)
-				s.out.n.Add(int64(n))
-				if err != nil {
-					s.out.err = err
-					_ = s.conn.SetReadDeadline(time.Now().Add(drainTimeout))
-					return
-				}
-			}
+		s.out.err = s.writeBlocks(parts)
+		if s.out.err == nil && !held {
+			return
+		}
+		patience := s.d.timeout(cmdEnd)
+		if s.out.err != nil {
+			patience = min(patience, drainTimeout)
+		}
+		_ = s.conn.SetReadDeadline(time.Now().Add(patience))
+		if s.stop.Load() {
+			s.abort()
 		}
 	}()
+}
+
+func (s *Session) writeBlocks(parts [][]byte) error {
+	for _, part := range parts {
+		for len(part) > 0 {
+			chunk := part[:min(len(part), block)]
+			part = part[len(chunk):]
+			if err := s.armWrite(); err != nil {
+				return err
+			}
+			n, err := s.conn.Write(chunk)
+			s.out.n.Add(int64(n))
+			if err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 func (s *Session) armWrite() error {
