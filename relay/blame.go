@@ -2,40 +2,46 @@ package relay
 
 import (
 	"context"
-	"errors"
 	"log/slog"
 	"time"
 
 	"bulkmail/relay/smtp"
 )
 
-// blame draws the conclusions from the error of something that began then:
-// the relay is parked, or this was one more failed attempt to connect, or the
-// session alone is dead. connecting says that the relay has done nothing for
-// us on this connection yet; others is how many more sessions are open.
-// Caller holds mu.
-func (p *Pool) blame(m *member, now, began time.Time, err error, connecting bool, others int) *Error {
-	cause := fail(m.name, err)
-	if p.sessions.Err() != nil {
-		return cause // we cut it off ourselves: the relay has no part in it
+// a mishap is an error of a dial or of an envelope.
+type mishap struct {
+	began     time.Time
+	dialing   bool
+	fruitless bool // this connection gave nobody a verdict, and it is a fresh one
+	stale     bool // the session had been idle
+	others    int  // more sessions that are open
+	again     bool // the session was known to be dead
+}
+
+// blame draws the conclusions: the relay is parked, or this was one more
+// failed attempt to connect, or the session alone is dead. Caller holds mu.
+func (p *Pool) blame(m *member, now time.Time, what mishap, err error) *Error {
+	cause, said := fail(m.name, err, what.dialing)
+	if what.again || p.sessions.Err() != nil {
+		return cause // nothing new, or we cut it off ourselves
 	}
 	m.stats.lastError, m.stats.lastErrorTime = cause, now
 
-	said, ok := errors.AsType[*smtp.Error](err)
-	if !ok {
-		said = &smtp.Error{}
-	}
 	h := &m.health
 	news := false
 	switch {
-	case connecting && others > 0 && h.trouble == well:
+	case what.stale && said.Reply == nil && !said.Loud && said.MBS != "MBS014":
+		// Servers close sessions that have been idle.
+	case !what.dialing && (said.Unwell || said.Loud):
+		news = h.park(now, what.began, said.RetryAfter, cause)
+	case !what.dialing && (!what.fruitless || said.MBS == ""):
+		// The session alone is dead, or the envelope was called back.
+	case what.others > 0 && h.trouble == well:
 		// The other sessions are fine: it has no room for one more.
-		news = h.full(now, began, said.RetryAfter)
-	case connecting:
+		news = h.full(now, what.began, said.RetryAfter)
+	default:
 		answered := said.Reply != nil && !said.Reply.Local
-		news = h.attemptFailed(now, began, said.RetryAfter, answered, cause)
-	case said.Unwell || said.Loud:
-		news = h.park(now, began, said.RetryAfter, cause)
+		news = h.attemptFailed(now, what.began, said.RetryAfter, answered, cause)
 	}
 	if news {
 		p.logTrouble(m, cause, said)

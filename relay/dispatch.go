@@ -88,7 +88,7 @@ func (p *Pool) roomOf(i int) int {
 		return 0
 	}
 	if len(m.free) == 0 {
-		if p.wanted < 0 && p.dialableOf(i) > 0 {
+		if p.wanted < 0 && p.dialableOf(i) > 0 && p.robin.Left(p.now, i) > 0 {
 			p.wanted = i
 		}
 		return 0

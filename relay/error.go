@@ -52,17 +52,20 @@ func (e *Error) Error() string {
 // Unwrap returns what happened underneath.
 func (e *Error) Unwrap() error { return e.Err }
 
-// fail makes err the *Error of the relay of that name.
-func fail(name string, err error) *Error {
-	if e, ok := errors.AsType[*Error](err); ok {
-		return e
-	}
-	e := &Error{Relay: name, Err: err}
-	if s, ok := errors.AsType[*smtp.Error](err); ok {
-		e.MBS = s.MBS
-		if s.Reply != nil && !s.Reply.Local {
-			e.Code, e.Enhanced = s.Reply.Code, s.Reply.Enhanced
+// fail makes err the *Error of the relay of that name, and finds what the
+// session said. An error that is no [smtp.Error] is a lost connection.
+func fail(name string, err error, dialing bool) (*Error, *smtp.Error) {
+	said, ok := errors.AsType[*smtp.Error](err)
+	if !ok {
+		said = &smtp.Error{MBS: "MBS009", Err: err}
+		if dialing {
+			said.MBS = "MBS003"
 		}
+		err = said
 	}
-	return e
+	e := &Error{Relay: name, MBS: said.MBS, Err: err}
+	if said.Reply != nil && !said.Reply.Local {
+		e.Code, e.Enhanced = said.Reply.Code, said.Reply.Enhanced
+	}
+	return e, said
 }

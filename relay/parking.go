@@ -20,7 +20,7 @@ const (
 // over, one session at a time may probe the relay until an envelope succeeds.
 //
 // Of sessions that fail together only the first tells something new: a mishap
-// whose attempt began before the last mishap neither counts nor doubles.
+// that did not begin after the last one neither counts nor doubles.
 type health struct {
 	first, longest time.Duration // backoff of a relay that is unwell
 	dial           time.Duration // the first backoff between attempts to connect
@@ -53,7 +53,7 @@ func (h *health) blocked(now time.Time) (blocked bool, until time.Time) {
 // park puts the relay aside for hint, or for the next backoff. It tells
 // whether that is news.
 func (h *health) park(now, began time.Time, hint time.Duration, cause *Error) bool {
-	if began.Before(h.last) {
+	if !began.After(h.last) {
 		h.until = later(h.until, now.Add(min(hint, longestParking)))
 		return false
 	}
@@ -70,7 +70,7 @@ func (h *health) park(now, began time.Time, hint time.Duration, cause *Error) bo
 // left alone for hint or as long as one that is unwell, one that did not is
 // tried again sooner.
 func (h *health) attemptFailed(now, began time.Time, hint time.Duration, answered bool, cause *Error) bool {
-	if began.Before(h.last) {
+	if !began.After(h.last) {
 		return false
 	}
 	h.attempts++
@@ -110,7 +110,7 @@ func (h *health) full(now, began time.Time, hint time.Duration) bool {
 // tells whether the relay was in trouble and is well again.
 func (h *health) succeeded(began time.Time) bool {
 	h.dialBackoff = 0
-	if h.trouble == well || began.Before(h.last) {
+	if h.trouble == well || !began.After(h.last) {
 		return false
 	}
 	h.reset()

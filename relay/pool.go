@@ -146,10 +146,12 @@ func (p *Pool) Ready(s Source) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	e := p.sources[s]
-	if e == nil || e.queued {
+	if e == nil {
 		return
 	}
-	p.ready.push(e)
+	if !e.queued {
+		p.ready.push(e)
+	}
 	p.dispatch(time.Now())
 }
 
@@ -184,10 +186,12 @@ func (p *Pool) Close(ctx context.Context) error {
 	select {
 	case <-ended:
 		p.cut()
+		p.tell()
 		return nil
 	case <-ctx.Done():
 		p.cut()
 		<-ended
+		p.tell()
 		return &Error{Err: fmt.Errorf("sessions were cut off while sending: %w", context.Cause(ctx))}
 	}
 }

@@ -25,6 +25,9 @@ type session struct {
 	messages int       // sent on this session
 	atMost   int       // recipients the server takes in one envelope; 0: unknown
 	proven   bool      // the server has given verdicts on this session
+	dead     bool      // no longer usable
+	opened   time.Time
+	waited   time.Time // since when it had nothing to do, before started
 }
 
 // tally is what became of the recipients of one envelope.
@@ -34,6 +37,10 @@ type tally struct {
 	verdicts int // the relay said something about so many
 	tried    int
 }
+
+// A session that breaks after it was idle for this long tells nothing about
+// the relay.
+const staleAfter = time.Second
 
 var errNoVerdict = &smtp.Error{Unwell: true, Err: errors.New("the server took none of the recipients and refused none")}
 
@@ -50,7 +57,7 @@ func (p *Pool) run(m *member, began time.Time) {
 	s := &session{pool: p, member: m, conn: conn, work: make(chan *Envelope, 1), idle: time.NewTimer(p.opts.Idle)}
 	s.follow = s.following
 	defer s.idle.Stop()
-	for e := s.opened(began); e != nil; {
+	for e := s.open(began); e != nil; {
 		err := conn.Send(p.sessions, &e.Envelope, s.follow)
 		e = s.sent(e, err)
 	}
@@ -65,7 +72,7 @@ func (p *Pool) dialFailed(m *member, began time.Time, err error) {
 	defer p.mu.Unlock()
 	m.dialed(began)
 	if !p.closing {
-		p.blame(m, now, began, err, true, m.open)
+		p.blame(m, now, mishap{began: began, dialing: true, others: m.open}, err)
 		p.dispatch(now)
 	}
 }
@@ -76,8 +83,8 @@ func (m *member) dialed(began time.Time) {
 	m.dials = slices.Delete(m.dials, i, i+1)
 }
 
-// opened makes the session one of the pool and waits for its first envelope.
-func (s *session) opened(began time.Time) *Envelope {
+// open makes the session one of the pool and waits for its first envelope.
+func (s *session) open(began time.Time) *Envelope {
 	p, m := s.pool, s.member
 	now := time.Now()
 	atMost := s.conn.MaxRecipients()
@@ -88,7 +95,7 @@ func (s *session) opened(began time.Time) *Envelope {
 		p.mu.Unlock()
 		return nil
 	}
-	s.atMost = atMost
+	s.atMost, s.opened = atMost, now
 	s.offer(now)
 	p.mu.Unlock()
 	return s.wait()
@@ -105,6 +112,7 @@ func (p *Pool) gone(m *member) {
 // offer puts the session on the free list and hands out what waits; most of
 // the time that is the next envelope for this very session. Caller holds mu.
 func (s *session) offer(now time.Time) {
+	s.waited = now
 	s.member.free = append(s.member.free, s)
 	s.pool.idle++
 	s.pool.dispatch(now)
@@ -199,23 +207,31 @@ func (s *session) sent(e *Envelope, err error) *Envelope {
 		m.stats.envelopes++
 		m.stats.lastMessage = now
 	}
+	what := mishap{
+		began:     s.started,
+		fruitless: !s.proven && t.verdicts == 0 && now.Sub(s.opened) < p.opts.DialBackoff,
+		stale:     s.started.Sub(s.waited) >= staleAfter,
+		others:    m.open - 1,
+		again:     s.dead,
+	}
 	var failure error
 	switch {
-	case err == nil && t.tried > 0:
+	case err != nil:
+		failure = p.blame(m, now, what, err)
+	case t.tried == 0:
+		// A verdict for nobody: it must not be asked again and again.
+		failure = p.blame(m, now, what, errNoVerdict)
+	default:
 		s.proven = true
 		if m.health.succeeded(s.started) {
 			p.logBack(m)
 		}
-	case err == nil:
-		// A verdict for nobody: it must not be asked again and again.
-		failure = p.blame(m, now, s.started, errNoVerdict, false, 0)
-	default:
-		failure = p.blame(m, now, s.started, err, !s.proven && t.verdicts == 0, m.open-1)
 	}
+	s.dead = !usable
 	offered := false
 	switch {
 	case next != nil:
-		s.started = now
+		s.started, s.waited = now, now
 	default:
 		m.busy--
 		if usable && !p.closing && (m.perCon <= 0 || s.messages < m.perCon) {
