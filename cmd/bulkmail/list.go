@@ -67,7 +67,7 @@ func readCSV(r io.Reader, comma rune, column int) iter.Seq2[string, error] {
 			if header || column >= len(row) || row[column] == "" {
 				continue
 			}
-			if !yield(strings.TrimSpace(row[column]), nil) {
+			if !yield(validText(row[column]), nil) {
 				return
 			}
 		}
@@ -85,7 +85,7 @@ func readLines(r io.Reader) iter.Seq2[string, error] {
 			if line == "" || line[0] == '#' {
 				continue
 			}
-			if !yield(bareAddress(line), nil) {
+			if !yield(validText(bareAddress(line)), nil) {
 				return
 			}
 		}
@@ -94,6 +94,10 @@ func readLines(r io.Reader) iter.Seq2[string, error] {
 		}
 	}
 }
+
+// validText makes s fit for a batch. An address that is not UTF-8 becomes one
+// that cannot be sent to, and gets that as its outcome.
+func validText(s string) string { return strings.ToValidUTF8(strings.TrimSpace(s), "\ufffd") }
 
 // bareAddress takes the address out of "Name <address>".
 func bareAddress(s string) string {

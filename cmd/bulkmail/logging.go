@@ -13,7 +13,15 @@ import (
 // newLogger writes to w as BULKMAIL_LOG_FORMAT says.
 func newLogger(c config, w io.Writer) *slog.Logger {
 	if c.LogFormat == "json" || c.LogFormat == "auto" && !isTerminal(w) {
-		return slog.New(slog.NewJSONHandler(w, &slog.HandlerOptions{Level: c.LogLevel}))
+		return slog.New(slog.NewJSONHandler(w, &slog.HandlerOptions{
+			Level: c.LogLevel,
+			ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
+				if a.Value.Kind() == slog.KindDuration {
+					return slog.String(a.Key, a.Value.Duration().String()) // not nanoseconds
+				}
+				return a
+			},
+		}))
 	}
 	return slog.New(tint.NewHandler(w, &tint.Options{
 		Level:      c.LogLevel,

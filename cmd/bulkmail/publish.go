@@ -8,11 +8,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -115,6 +118,9 @@ func (o *publishOptions) run(ctx context.Context, s *streams) error {
 	}
 	if _, err := envelope.NewMessage(string(raw)); err != nil {
 		return fmt.Errorf("--message %s: %w", o.message, err)
+	}
+	if o.inline && !utf8.Valid(raw) {
+		return fmt.Errorf("--message %s: it is not UTF-8, which a batch must be: leave out --inline", o.message)
 	}
 	list := s.in
 	if o.list != "-" {
@@ -301,6 +307,28 @@ func (p *publication) follow(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	shown := newProgress(p.out.err, "final", campaign.Recipients)
+	if slices.Contains(slices.Collect(maps.Values(p.open)), true) {
+		err = p.watch(ctx, shown)
+	} else {
+		err = p.readJournals(ctx, p.campaign, func(_ string, e subjects.Entry) { p.summary.add(e) })
+	}
+	shown.end(p.summary.final(), p.summary.note())
+	if ctx.Err() != nil {
+		return fmt.Errorf("no longer waiting; the workers go on, see: bulkmail outcomes %s", p.campaign)
+	}
+	if err != nil {
+		return err
+	}
+	if missing := campaign.Recipients - p.summary.final(); missing > 0 && len(p.summary.dead) == 0 {
+		return fmt.Errorf("%s of campaign %s without a final outcome although all batches are done", count(missing, "recipient", "recipients"), p.campaign)
+	}
+	return nil
+}
+
+// watch adds up the campaign's journals from their beginning until no batch is
+// open.
+func (p *publication) watch(ctx context.Context, shown *progress) error {
 	w, err := newWatch(ctx, p.client, p.campaign, time.Time{})
 	if err != nil {
 		return err
@@ -314,34 +342,22 @@ func (p *publication) follow(ctx context.Context) error {
 			left++
 		}
 	}
-	p.summary = newSummary()
-	shown := newProgress(p.out.err, "final", campaign.Recipients)
-	seen := make(map[string]bool, len(p.open)) // batches whose newest known state is done
 	for left > 0 {
 		e, ok, err := w.next(ctx, tick.C)
 		if err != nil {
-			shown.end(p.summary.final(), p.summary.note())
-			if ctx.Err() != nil {
-				return fmt.Errorf("no longer waiting; the workers go on, see: bulkmail outcomes %s", p.campaign)
-			}
 			return err
 		}
 		if ok {
 			p.summary.add(e.entry)
-			done := e.reason != "" || e.entry.Event == subjects.Done
 			if e.reason != "" {
 				p.summary.dead = append(p.summary.dead, e.reason)
 			}
-			if done && p.open[e.batch] && !seen[e.batch] {
+			if p.open[e.batch] && (e.reason != "" || e.entry.Event == subjects.Done) {
+				p.open[e.batch] = false
 				left--
 			}
-			seen[e.batch] = done
 		}
 		shown.set(p.summary.final(), p.summary.note())
-	}
-	shown.end(p.summary.final(), p.summary.note())
-	if missing := campaign.Recipients - p.summary.final(); missing > 0 && len(p.summary.dead) == 0 {
-		return fmt.Errorf("%s of campaign %s without a final outcome although all batches are done", count(missing, "recipient", "recipients"), p.campaign)
 	}
 	return nil
 }
