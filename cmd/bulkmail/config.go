@@ -142,14 +142,19 @@ func unreadable(err error) error {
 	return fmt.Errorf("%s: %q is not %s", e.KeyName, e.Value, want)
 }
 
-// unknownVariable returns an error that names a BULKMAIL_ variable which means
-// nothing, if one is set.
-func unknownVariable() error {
-	err := envconfig.CheckDisallowed(prefix, &config{})
-	if err == nil {
-		return nil
+// unknownVariables are the BULKMAIL_ variables that are set and mean nothing:
+// most likely misspelt.
+func unknownVariables() []string {
+	var unknown []string
+	t := reflect.TypeFor[config]()
+	for _, entry := range os.Environ() {
+		key, _, _ := strings.Cut(entry, "=")
+		name, ours := strings.CutPrefix(key, prefix+"_")
+		if ours && !slices.ContainsFunc(reflect.VisibleFields(t), func(f reflect.StructField) bool { return f.Tag.Get("envconfig") == name }) {
+			unknown = append(unknown, key)
+		}
 	}
-	return fmt.Errorf("%w: it has no effect", err)
+	return unknown
 }
 
 // environment describes the variables, for help texts.

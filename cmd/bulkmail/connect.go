@@ -59,9 +59,6 @@ func connect(ctx context.Context, s *streams, name string) (*client, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := unknownVariable(); err != nil {
-		return nil, &usageError{err}
-	}
 	if c.NATSURL == "" {
 		c.NATSURL = defaultURL
 	}

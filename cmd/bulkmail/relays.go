@@ -58,7 +58,7 @@ Keys of a relay, in a URL, in YAML or in a Mail::Bulkmail server file:
 func loadAll() (config, subjects.Names, []relay.Config, error) {
 	c, names, err := loadConfig()
 	relays, relaysErr := relayconfig.Load(c.Relays, c.RelaysFile, relayconfig.Options{})
-	if err := errors.Join(err, relaysErr, unknownVariable()); err != nil {
+	if err := errors.Join(err, relaysErr); err != nil {
 		return c, names, nil, &usageError{err}
 	}
 	return c, names, relays, nil

@@ -45,6 +45,9 @@ func runWorker(ctx context.Context, s *streams) (err error) {
 		return err
 	}
 	log := newLogger(c, s.err)
+	for _, name := range unknownVariables() {
+		log.Warn("environment variable has no effect, is it misspelt?", "name", name)
+	}
 
 	if c.NATSURL == "" {
 		b, err := broker.Start(ctx, broker.Options{Listen: c.Listen, Dir: c.DataDir, SyncAlways: c.Sync == "always", Log: log})
