@@ -135,7 +135,7 @@ func TestAServerFileOfTheSeedIsReadAsItStands(t *testing.T) {
 			c.MaxMessagesPerRobin, c.Where = 1000, "server_file.txt:11"
 		}),
 		with(plainRelay("smtp3.example.net"), func(c *relay.Config) {
-			c.Name, c.Port, c.Tries = "smtp3.example.net:2525", 2525, 3
+			c.Name, c.Port, c.Tries, c.EnvelopeLimit = "smtp3.example.net:2525", 2525, 3, 200
 			c.MaxMessagesPerRobin, c.Where = 250, "server_file.txt:18"
 		}),
 	})
@@ -159,8 +159,7 @@ func TestAMasterFileGivesItsServerFileTheDefaults(t *testing.T) {
 		with(common("smtp2.example.net"), func(c *relay.Config) { c.Where = "server_file.txt:11" }),
 		with(common("smtp3.example.net"), func(c *relay.Config) {
 			c.Name, c.Port, c.Tries = "smtp3.example.net:2525", 2525, 3
-			// undef in a list leaves the server to the master's default.
-			c.EnvelopeLimit, c.MaxMessagesPerRobin = 1000, 250
+			c.EnvelopeLimit, c.MaxMessagesPerRobin = 200, 250
 			c.Where = "server_file.txt:18"
 		}),
 	})

@@ -109,11 +109,6 @@ func (c *candidate) set(s setting) {
 
 func (c *candidate) problem(s setting, reason string) { c.problems.add(s.at, s.label, reason) }
 
-// lacks reports what is missing altogether, at the place of the relay.
-func (c *candidate) lacks(key, reason string) {
-	c.problems.add(c.at, joinLabel(c.label, key), reason)
-}
-
 // said tells whether a key has a value that somebody wrote.
 func (c *candidate) said(key string) bool {
 	_, _, ok := c.lookup(key)
@@ -144,7 +139,11 @@ func (c *candidate) address() {
 	}
 	// A URL without a host was reported where it was read.
 	if cfg.Host == "" && !c.bad["host"] && c.form != formURL {
-		c.lacks("host", "missing: say where the relay is")
+		label := joinLabel(c.label, "host")
+		if c.form == formServerFile {
+			label = keyNamed("host").Seed
+		}
+		c.problems.add(c.at, label, "missing: say where the relay is")
 	}
 	if cfg.Port == 0 {
 		cfg.Port = usualPort(cfg.Kind)
@@ -256,20 +255,17 @@ func (c *candidate) encryption() {
 // pairs are limits that mean something together only.
 var pairs = []struct {
 	part, whole string
-	partSet     func(*relay.Config) bool
-	wholeSet    func(*relay.Config) bool
+	isSet       func(*relay.Config) bool // the part
 	reason      string
 }{
 	{
 		"sleep_length", "max_messages_while_awake",
 		func(c *relay.Config) bool { return c.SleepLength > 0 },
-		func(c *relay.Config) bool { return c.MaxMessagesWhileAwake > 0 },
 		"the relay never sleeps: add max_messages_while_awake, or leave it out",
 	},
 	{
 		"max_messages_window", "max_messages",
 		func(c *relay.Config) bool { return c.MaxMessagesWindow > 0 },
-		func(c *relay.Config) bool { return c.MaxMessages > 0 },
 		"there is nothing to count: add max_messages, or leave it out",
 	},
 }
@@ -280,7 +276,7 @@ var pairs = []struct {
 func (c *candidate) limits() {
 	for _, p := range pairs {
 		s, own := c.ownSetting(p.part)
-		if own && c.form != formServerFile && p.partSet(&c.cfg) && !c.said(p.whole) {
+		if own && c.form != formServerFile && p.isSet(&c.cfg) && !c.said(p.whole) {
 			c.problem(s, p.reason)
 		}
 	}
@@ -300,7 +296,7 @@ func (l *loader) unusedDefaults(drafts []*draft, relays []relay.Config) {
 			if d.defaults == nil || d.form == formServerFile {
 				continue
 			}
-			if s, ok := d.defaults[p.part]; ok && p.partSet(&relays[i]) {
+			if s, ok := d.defaults[p.part]; ok && p.isSet(&relays[i]) {
 				half = &s
 			}
 			_, _, said := d.lookup(p.whole)

@@ -69,6 +69,14 @@ func TestPercentEscapesInAURLAreUndone(t *testing.T) {
 	}
 }
 
+func TestTheLastAtSignEndsThePassword(t *testing.T) {
+	t.Parallel()
+	c := loadURLs(t, "smtp://ann@example.com:p@ss:word@mx.example.net")[0]
+	if c.User != "ann@example.com" || c.Password != "p@ss:word" || c.Host != "mx.example.net" {
+		t.Errorf("got user %q, password %q, host %q", c.User, c.Password, c.Host)
+	}
+}
+
 func TestTheSchemeDecidesPortAndTLS(t *testing.T) {
 	t.Parallel()
 	for url, want := range map[string]struct {
@@ -169,7 +177,7 @@ func TestTheDomainIsTheHostsNameOrAnAddressLiteral(t *testing.T) {
 		{"worker.example.com.", nil, "worker.example.com"},
 		{"worker", []string{"127.0.0.1/8", "fe80::1/64", "2001:db8::7/64", "192.0.2.7/24"}, "[192.0.2.7]"},
 		{"localhost.localdomain", []string{"::1/128", "2001:db8::7/64"}, "[IPv6:2001:db8::7]"},
-		{"", []string{"127.0.0.1/8"}, "[127.0.0.1]"},
+		{"", []string{"127.0.0.1/8", "169.254.1.1/16", "fe80::1/64"}, "[127.0.0.1]"},
 		{"no name at all", nil, "[127.0.0.1]"},
 	} {
 		t.Run(test.hostname, func(t *testing.T) {
@@ -319,5 +327,36 @@ func TestPathsAreRelativeToTheFileThatNamesThem(t *testing.T) {
 	}
 	if relays[0].Conversation != "etc/mb/talk" || relays[0].Where != "etc/lists/servers:2" {
 		t.Errorf("got %q at %s", relays[0].Conversation, relays[0].Where)
+	}
+}
+
+func TestARelaysOwnPasswordReplacesADefaultOfTheOtherKind(t *testing.T) {
+	t.Parallel()
+	files := map[string]string{
+		"file": "defaults: {user: u, password_file: pw}\nrelays: [{host: a.example, password: own}, {host: b.example}]",
+		"text": "defaults: {user: u, password: text}\nrelays: [{host: a.example, password_file: pw}, {host: b.example}]",
+		"pw":   "secret",
+	}
+	relays, err := config.Load("", "file", onDisk(files))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if a, b := relays[0], relays[1]; a.Password != "own" || a.PasswordFile != "" || b.Password != "" || b.PasswordFile != "pw" {
+		t.Errorf("got %q %q, %q %q", a.Password, a.PasswordFile, b.Password, b.PasswordFile)
+	}
+	relays, err = config.Load("", "text", onDisk(files))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if a, b := relays[0], relays[1]; a.Password != "" || a.PasswordFile != "pw" || b.Password != "text" || b.PasswordFile != "" {
+		t.Errorf("got %q %q, %q %q", a.Password, a.PasswordFile, b.Password, b.PasswordFile)
+	}
+}
+
+func TestInternationalHostsBecomeALabels(t *testing.T) {
+	t.Parallel()
+	c := loadURLs(t, "smtp://bücher.example?domain=grüße.example")[0]
+	if c.Host != "xn--bcher-kva.example" || c.Domain != "xn--gre-6ka8l.example" {
+		t.Errorf("got %s, %s", c.Host, c.Domain)
 	}
 }

@@ -43,7 +43,7 @@ func URL(c relay.Config) string {
 func escape(s string) string { return strings.ReplaceAll(url.QueryEscape(s), "+", "%20") }
 
 // plainText means the same with and without quotes in YAML, whatever version.
-var plainText = regexp.MustCompile(`^([0-9]+|[A-Za-z/][A-Za-z0-9._/-]*)$`)
+var plainText = regexp.MustCompile(`^((0|[1-9][0-9]*)(ms|/?[smh])?|[A-Za-z/][A-Za-z0-9._/-]*)$`)
 
 // YAML writes relays as the file that reads back as them, passwords included:
 // what a server file or a list of URLs says, in the form that can say

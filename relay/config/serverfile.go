@@ -164,13 +164,9 @@ func (f *serverFile) inherited(pkg string, alone bool) *section {
 			continue
 		}
 		merged.at = s.at
-		for name, v := range s.scalars {
-			// Two classes in one file: the servers of the one are not those
-			// of the other.
-			if p == pkg || alone || name != "host" {
-				merged.scalars[name] = v
-			}
-		}
+		maps.Copy(merged.scalars, s.scalars)
+		// Two classes in one file: the servers of the one are not those of the
+		// other.
 		if p == pkg || alone {
 			maps.Copy(merged.lists, s.lists)
 		}

@@ -36,6 +36,53 @@ func TestOfTwoValuesTheLastCounts(t *testing.T) {
 	}
 }
 
+// The page's second sample: a master with all values, a list of hosts alone.
+func TestOneServerOfAListIsLeftToTheDefaultByUndef(t *testing.T) {
+	t.Parallel()
+	relays, err := config.Load("", "master", onDisk(map[string]string{
+		"master": server + "server_file = servers\nPort = 25\nTries = 5\nmax_message_per_robin = 1000\nenvelope_limit = 50\n",
+		"servers": server + `
+ #set up the first server
+ Smtp @= smtp1.example.net
+ envelope_limit @= 10
+ #set up the second server
+ Smtp @= smtp2.example.net
+ envelope_limit @= undef
+`,
+	}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if relays[0].EnvelopeLimit != 10 || relays[1].EnvelopeLimit != 50 || relays[1].MaxMessagesPerRobin != 1000 {
+		t.Errorf("got %d, %d", relays[0].EnvelopeLimit, relays[1].EnvelopeLimit)
+	}
+}
+
+func TestAServerFileOverridesItsMaster(t *testing.T) {
+	t.Parallel()
+	relays, err := config.Load("", "master", onDisk(map[string]string{
+		"master":  server + "server_file = servers\nPort = 26\nTries = 2\n",
+		"servers": server + "Smtp @= a.example\nPort = 27\nsleep_length @= 10\n",
+	}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if relays[0].Port != 27 || relays[0].Tries != 2 {
+		t.Errorf("port %d, tries %d", relays[0].Port, relays[0].Tries)
+	}
+}
+
+func TestAServerOfTheMasterIsNoneOfItsServerFile(t *testing.T) {
+	t.Parallel()
+	_, err := config.Load("", "master", onDisk(map[string]string{
+		"master":  server + "server_file = servers\nSmtp = a.example\n",
+		"servers": server + "Port = 25\n",
+	}))
+	if err == nil || err.Error() != "servers:1: Smtp: no server is named: write Smtp @= mx.example.com for each" {
+		t.Errorf("got %v", err)
+	}
+}
+
 func TestLinesOfOtherUsersAndPackagesAreSkipped(t *testing.T) {
 	t.Parallel()
 	c := loadText(t, `

@@ -185,17 +185,18 @@ func strangeQuery(query string) bool {
 
 var plainKey = regexp.MustCompile(`^[A-Za-z_-]{1,40}$`)
 
-// showUnknown is how the name of an unknown key is shown.
+// showUnknown is how the name of an unknown key is shown: not at all where it
+// is no word.
 func showUnknown(name string) string {
 	if plainKey.MatchString(name) {
 		return name
 	}
-	return "a key"
+	return ""
 }
 
 func joinLabel(label, key string) string {
-	if label == "" {
-		return key
+	if label == "" || key == "" {
+		return label + key
 	}
 	return label + "." + key
 }
