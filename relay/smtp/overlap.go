@@ -40,8 +40,8 @@ func (s *Session) lookAhead(next func() *Envelope) {
 }
 
 const (
-	trialBlocks  = 4    // off, on, off, on
-	trialSamples = 6    // of one session in one block
+	trialBlocks  = 6    // off, on, off, on, off, on
+	trialSamples = 4    // of one session in one block
 	trialKept    = 256  // samples of one mode that are looked at
 	firstTerm    = 1024 // envelopes until the next trial
 	longestTerm  = 64 * firstTerm
@@ -150,12 +150,21 @@ func (l *learner) sample(overlapped bool, took time.Duration) {
 	if l.wanted--; l.wanted > 0 {
 		return
 	}
-	if l.block++; l.block < trialBlocks {
+	l.block++
+	off, on := l.samples[0], l.samples[1]
+	switch {
+	case l.block%2 == 1:
 		l.begin()
-		return
+	case slices.Max(on) < slices.Min(off):
+		l.settle(true) // no two samples contradict each other
+	case slices.Min(on) > slices.Max(off):
+		l.settle(false)
+	case l.block < trialBlocks:
+		l.begin()
+	default:
+		mid := median(off)
+		l.settle(median(on) < mid-mid/20)
 	}
-	off, on := median(l.samples[0]), median(l.samples[1])
-	l.settle(on < off-off/20)
 }
 
 // settle ends a trial. The caller holds mu.
