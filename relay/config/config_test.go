@@ -228,3 +228,14 @@ func TestNothingConfiguredSaysWhatToSet(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+func TestTheDummyExampleWritesBesideItsFile(t *testing.T) {
+	t.Parallel()
+	got, err := config.Load("", filepath.Join(examples, "dummy.conf"), config.Options{Hostname: quiet("").Hostname})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c := got[0]; c.Kind != relay.KindDummy || c.Name != "dummy:dummy.file" || c.Path != filepath.Join(examples, "dummy.file") {
+		t.Errorf("got %v, path %s", c, c.Path)
+	}
+}
