@@ -41,7 +41,7 @@ func (p *Pool) blame(m *member, now time.Time, what mishap, err error) *Error {
 		news = h.full(now, what.began, said.RetryAfter)
 	default:
 		answered := said.Reply != nil && !said.Reply.Local
-		news = h.attemptFailed(now, what.began, said.RetryAfter, answered, cause)
+		news = h.attemptFailed(now, what, said.RetryAfter, answered, cause)
 	}
 	if news {
 		p.logTrouble(m, cause, said)

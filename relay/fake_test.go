@@ -151,6 +151,12 @@ func (r *recorder) messages() int {
 	return n
 }
 
+func (r *recorder) dialed() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.dials
+}
+
 func (r *recorder) envelopes() []sending {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -32,6 +32,7 @@ type health struct {
 	forGood  bool
 	cause    *Error
 	last     time.Time     // of the last mishap
+	dialing  bool          // it was a dial
 	backoff  time.Duration // of the last parking
 	attempts int           // failed in a row
 	span     time.Duration // how long it was worthless last
@@ -62,19 +63,19 @@ func (h *health) park(now, began time.Time, hint time.Duration, cause *Error) bo
 	if hint > 0 {
 		pause = min(hint, longestParking)
 	}
-	h.trouble, h.cause, h.last, h.until = parked, cause, now, now.Add(pause)
+	h.trouble, h.cause, h.last, h.dialing, h.until = parked, cause, now, false, now.Add(pause)
 	return true
 }
 
 // attemptFailed counts a failed attempt to connect. A server that answered is
 // left alone for hint or as long as one that is unwell, one that did not is
 // tried again sooner.
-func (h *health) attemptFailed(now, began time.Time, hint time.Duration, answered bool, cause *Error) bool {
-	if !began.After(h.last) {
+func (h *health) attemptFailed(now time.Time, what mishap, hint time.Duration, answered bool, cause *Error) bool {
+	if !what.began.After(h.last) {
 		return false
 	}
 	h.attempts++
-	h.last, h.cause = now, cause
+	h.last, h.dialing, h.cause = now, what.dialing, cause
 	if h.maxAttempts > 0 && h.attempts >= h.maxAttempts {
 		h.cause = &Error{Relay: cause.Relay, MBS: "MBS001", Code: cause.Code, Enhanced: cause.Enhanced, Err: cause.Err}
 		h.trouble = worthless
@@ -92,6 +93,19 @@ func (h *health) attemptFailed(now, began time.Time, hint time.Duration, answere
 		pause = min(hint, longestParking)
 	}
 	h.trouble, h.until = unreachable, now.Add(pause)
+	return true
+}
+
+// connected says that a dial that was begun then succeeded. If another one that
+// was under way at the same time failed, the relay is not out of reach but has
+// room for fewer sessions. It tells whether that is news.
+func (h *health) connected(began time.Time) bool {
+	if h.trouble != unreachable && h.trouble != worthless || !h.dialing || began.After(h.last) {
+		return false
+	}
+	last := h.last
+	h.reset()
+	h.dialAt, h.dialBackoff = last.Add(h.first), h.first
 	return true
 }
 

@@ -16,7 +16,7 @@ type Options struct {
 	MaxBackoff   time.Duration // up to this; 5m
 	DialBackoff  time.Duration // pause after a failed attempt to connect, doubling; 500ms
 	DialPatience time.Duration // a dial that takes longer no longer counts as help on its way; 2s
-	StallAfter   time.Duration // pauses of all relays shorter than this are not told to sources; 1s
+	StallAfter   time.Duration // pauses of all relays shorter than this are not told to sources; 2s
 	Log          *slog.Logger  // nil: discarded
 }
 
@@ -26,7 +26,7 @@ func (o Options) withDefaults() Options {
 	o.MaxBackoff = cmp.Or(o.MaxBackoff, 5*time.Minute)
 	o.DialBackoff = cmp.Or(o.DialBackoff, 500*time.Millisecond)
 	o.DialPatience = cmp.Or(o.DialPatience, 2*time.Second)
-	o.StallAfter = cmp.Or(o.StallAfter, time.Second)
+	o.StallAfter = cmp.Or(o.StallAfter, 2*time.Second)
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}

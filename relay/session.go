@@ -96,6 +96,9 @@ func (s *session) open(began time.Time) *Envelope {
 		return nil
 	}
 	s.atMost, s.opened = atMost, now
+	if m.health.connected(began) {
+		p.logBack(m)
+	}
 	s.offer(now)
 	p.mu.Unlock()
 	return s.wait()
@@ -220,6 +223,7 @@ func (s *session) sent(e *Envelope, err error) *Envelope {
 		failure = p.blame(m, now, what, err)
 	case t.tried == 0:
 		// A verdict for nobody: it must not be asked again and again.
+		what.stale = false
 		failure = p.blame(m, now, what, errNoVerdict)
 	default:
 		s.proven = true
