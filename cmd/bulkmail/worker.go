@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -114,9 +115,10 @@ func workerName() string {
 // explain says how to go on when another process has the broker's address or
 // folder.
 func (c config) explain(err error) error {
+	folder, inUse := errors.AsType[*broker.FolderError](err)
 	switch {
-	case errors.Is(err, broker.ErrFolderInUse):
-		return fmt.Errorf("%w: another worker embeds the broker there; join it with BULKMAIL_NATS_URL=%s, or give this one its own BULKMAIL_DATA_DIR and BULKMAIL_LISTEN", err, "nats://"+c.Listen)
+	case inUse:
+		return fmt.Errorf("%w: another worker embeds the broker there; join it with BULKMAIL_NATS_URL=%s, or give this one its own BULKMAIL_DATA_DIR and BULKMAIL_LISTEN", err, cmp.Or(folder.URL, "nats://"+c.Listen))
 	case errors.Is(err, broker.ErrAddressInUse):
 		return fmt.Errorf("%w: if that is a broker, join it with BULKMAIL_NATS_URL=%s, else choose another BULKMAIL_LISTEN", err, "nats://"+c.Listen)
 	}

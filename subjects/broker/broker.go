@@ -10,6 +10,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"log/slog"
 	"net"
@@ -33,6 +34,15 @@ var (
 	ErrAddressInUse = errors.New("address in use")
 	ErrFolderInUse  = errors.New("folder in use by another process")
 )
+
+// A FolderError is an [ErrFolderInUse] that knows more.
+type FolderError struct {
+	Dir string
+	URL string // where the broker that uses the folder listens; empty while it starts
+}
+
+func (e *FolderError) Error() string { return fmt.Sprintf("data %s: %v", e.Dir, ErrFolderInUse) }
+func (e *FolderError) Unwrap() error { return ErrFolderInUse }
 
 // Options say where the broker listens and keeps its data.
 type Options struct {
@@ -103,7 +113,9 @@ func (s *Server) start(ctx context.Context, fatal <-chan string) error {
 		if !ok {
 			return errors.New("not ready to take connections")
 		}
-		return nil
+		// Whoever finds the folder locked learns where to go instead.
+		_, err := s.lock.WriteAt([]byte(s.URL()), 0)
+		return err
 	case why := <-fatal:
 		s.server.Shutdown() // ends the wait for readiness
 		return errors.New(why)
@@ -150,9 +162,13 @@ func lockDir(dir string) (*os.File, error) {
 	}
 	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
 		if errors.Is(err, syscall.EWOULDBLOCK) {
-			err = ErrFolderInUse
+			url, readErr := io.ReadAll(f)
+			return nil, errors.Join(&FolderError{Dir: dir, URL: string(url)}, readErr, f.Close())
 		}
 		return nil, errors.Join(&fs.PathError{Op: "lock", Path: dir, Err: err}, f.Close())
+	}
+	if err := f.Truncate(0); err != nil { // a URL of before
+		return nil, errors.Join(fmt.Errorf("data folder: %w", err), f.Close())
 	}
 	return f, nil
 }

@@ -64,6 +64,9 @@ func TestASecondBrokerOnTheSameFolderIsRefused(t *testing.T) {
 	if !errors.Is(err, broker.ErrFolderInUse) {
 		t.Errorf("got error %v, want %v", err, broker.ErrFolderInUse)
 	}
+	if e, ok := errors.AsType[*broker.FolderError](err); !ok || e.Dir != dir || e.URL != first.URL() {
+		t.Errorf("%#v does not say that %s is where to go", err, first.URL())
+	}
 	if err := first.Close(); err != nil {
 		t.Error(err)
 	}
