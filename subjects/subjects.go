@@ -129,8 +129,14 @@ func (n Names) Campaign(subject string) (campaign, batch string) {
 // is left of it.
 const (
 	HeaderReason  = "Bulkmail-Reason"  // one line for people
-	HeaderCause   = "Bulkmail-Cause"   // unreadable, expired
+	HeaderCause   = "Bulkmail-Cause"   // one of the causes below
 	HeaderBatch   = "Bulkmail-Batch"   // the batch id
 	HeaderAttempt = "Bulkmail-Attempt" // attempts made
 	HeaderCodes   = "Bulkmail-Codes"   // the distinct last SMTP codes, blank-separated
+)
+
+// Causes of a dead letter.
+const (
+	CauseUnreadable = "unreadable" // nothing more is sent, and no journal says so
+	CauseExpired    = "expired"    // the rest of a batch, whose journal says so too
 )

@@ -209,8 +209,11 @@ func (p *publication) publish(ctx context.Context, list io.Reader) error {
 		})
 		err = errors.Join(err, update)
 	}
-	if err != nil {
+	if err != nil && p.batches > 0 {
 		return fmt.Errorf("%w; run the same command again to go on where it stopped", err)
+	}
+	if err != nil {
+		return err
 	}
 	if p.recipients == 0 && p.repeated == 0 {
 		return fmt.Errorf("%s: there is no recipient in the list", p.list)
@@ -352,7 +355,7 @@ func (p *publication) watch(ctx context.Context, shown *progress) error {
 			if e.reason != "" {
 				p.summary.dead = append(p.summary.dead, e.reason)
 			}
-			if p.open[e.batch] && (e.reason != "" || e.entry.Event == subjects.Done) {
+			if p.open[e.batch] && (e.unread || e.entry.Event == subjects.Done) {
 				p.open[e.batch] = false
 				left--
 			}

@@ -32,6 +32,7 @@ type event struct {
 	batch  string
 	entry  subjects.Entry
 	reason string // of a dead letter
+	unread bool   // of a dead letter: no journal will say that the batch is done
 }
 
 // newWatch follows a campaign from its first entry, or from now on.
@@ -62,7 +63,12 @@ func newWatch(ctx context.Context, c *client, campaign string, from time.Time) (
 		return e, err
 	})
 	w.pump(ctx, w.dead, func(m jetstream.Msg) (event, error) {
-		return event{batch: m.Headers().Get(subjects.HeaderBatch), reason: m.Headers().Get(subjects.HeaderReason)}, nil
+		h := m.Headers()
+		return event{
+			batch:  h.Get(subjects.HeaderBatch),
+			reason: h.Get(subjects.HeaderReason),
+			unread: h.Get(subjects.HeaderCause) == subjects.CauseUnreadable,
+		}, nil
 	})
 	return w, nil
 }
