@@ -104,8 +104,15 @@ func usage(cmd *cobra.Command, err error) error {
 	return &usageError{fmt.Errorf("%w (see: %s --help)", err, cmd.CommandPath())}
 }
 
-// markUsage makes wrong arguments of cmd and of those below it usage errors.
+// markUsage makes wrong arguments and missing flags of cmd and of those below
+// it usage errors.
 func markUsage(cmd *cobra.Command) {
+	cmd.PreRunE = func(c *cobra.Command, _ []string) error {
+		if err := c.ValidateRequiredFlags(); err != nil {
+			return usage(c, err)
+		}
+		return nil
+	}
 	if check := cmd.Args; check != nil {
 		cmd.Args = func(c *cobra.Command, args []string) error {
 			if err := check(c, args); err != nil {

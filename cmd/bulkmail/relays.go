@@ -97,7 +97,11 @@ func listRelays(s *streams, asJSON bool) error {
 		if r.MaxMessagesWhileAwake > 0 {
 			awake += ", then asleep " + r.SleepLength.String()
 		}
-		t.row(r.Name, r.URL(), r.Connections, limit(r.EnvelopeLimit), limit(r.MaxMessagesPerRobin), limit(r.MaxMessagesPerConnection), most, r.MaxRate, awake)
+		rate := r.MaxRate.String()
+		if rate == "0" {
+			rate = limit(0)
+		}
+		t.row(r.Name, r.URL(), r.Connections, limit(r.EnvelopeLimit), limit(r.MaxMessagesPerRobin), limit(r.MaxMessagesPerConnection), most, rate, awake)
 	}
 	return t.print(s.out)
 }
