@@ -5,6 +5,7 @@ import "time"
 // CampaignState is what workers may do with a campaign's batches.
 type CampaignState string
 
+// The states of a campaign.
 const (
 	CampaignRunning   CampaignState = "running"
 	CampaignPaused    CampaignState = "paused"

@@ -5,6 +5,7 @@ import "time"
 // Event says what a journal entry records.
 type Event string
 
+// The events.
 const (
 	Claimed  Event = "claimed"  // a worker took hold of the batch
 	Sending  Event = "sending"  // the recipients in it are about to be sent to (IN_DOUBT=skip)
@@ -15,6 +16,7 @@ const (
 // Status is what is known about a recipient.
 type Status string
 
+// The statuses.
 const (
 	Accepted   Status = "accepted"   // a relay took responsibility
 	Rejected   Status = "rejected"   // 5xx, or an address that cannot be sent to

@@ -99,7 +99,7 @@ func (n Names) CampaignOutcomes(campaign string) string { return n.Outcomes(camp
 // Dead is where the dead letters of a campaign go.
 func (n Names) Dead(campaign string) string { return n.Prefix() + ".dead." + campaign }
 
-// BatchesStream, OutcomesStream and DeadStream are the streams.
+// BatchesStream is the work queue.
 func (n Names) BatchesStream() string { return strings.ToUpper(n.Prefix()) + "_BATCHES" }
 
 // OutcomesStream holds the journals.

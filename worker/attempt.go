@@ -10,6 +10,7 @@ import (
 	"bulkmail/relay"
 	"bulkmail/relay/smtp"
 	"bulkmail/subjects"
+	"bulkmail/worker/journal"
 )
 
 const (
@@ -19,6 +20,9 @@ const (
 	// maxTries is how many times an envelope may be cut short by a lost
 	// connection within one attempt. It might be what breaks the connection.
 	maxTries = 3
+	// What is recorded of a recipient in doubt. 4.4.2 is "bad connection".
+	doubtCode     = 451
+	doubtEnhanced = "4.4.2"
 	// textBytes is how much of a reply's text is journalled.
 	textBytes = 500
 )
@@ -27,16 +31,20 @@ const (
 // envelopes off it, and passes the results to the journal.
 type attempt struct {
 	*delivery
-	message *envelope.Message
+	message   *envelope.Message
+	beforeEnd func(context.Context) error // of every envelope, unless recipients must be announced
 
-	mu       sync.Mutex              // guards what follows
-	queue    []waiting               // groups with recipients left, in order
-	flying   int                     // envelopes that are cut and not settled
-	tries    map[*relay.Envelope]int // of these, those with recipients that were cut before in vain
-	stopped  bool                    // nothing more may be cut
-	until    time.Time               // when a relay can take what waits; zero: not known to be stalled
-	finished chan struct{}
-	over     bool
+	mu        sync.Mutex               // guards what follows
+	queue     []waiting                // groups with recipients left, in order
+	flying    int                      // envelopes that are cut and not settled
+	tries     map[*relay.Envelope]int  // of these, those with recipients that were cut before in vain
+	announced map[*relay.Envelope]bool // of these, those whose recipients are on record as sending
+	paused    bool                     // nothing may be cut while the journal cannot be written
+	stopped   bool                     // nothing more may be cut
+	lost      bool                     // the batch may have a new holder
+	until     time.Time                // when what waits may be tried again; zero: at once
+	finished  chan struct{}
+	over      bool // finished is closed
 
 	counts   map[subjects.Status]int // of this attempt
 	deferred map[string]reply        // by recipient; also those that rest
@@ -61,20 +69,19 @@ func (r reply) results(status subjects.Status, recipients []string) subjects.Res
 	return subjects.Results{Status: status, Relay: r.relay, Code: r.code, Enhanced: r.enhanced, Text: r.text, Recipients: recipients}
 }
 
-func newAttempt(d *delivery, groups []envelope.Group, message *envelope.Message, rest resting) *attempt {
+func newAttempt(d *delivery, groups []envelope.Group, message *envelope.Message, r rest) *attempt {
 	a := &attempt{
-		delivery: d,
-		message:  message,
-		due:      rest.due,
-		queue:    make([]waiting, len(groups)),
-		finished: make(chan struct{}),
-		tries:    make(map[*relay.Envelope]int),
-		counts:   make(map[subjects.Status]int),
-		deferred: rest.replies,
+		delivery:  d,
+		message:   message,
+		due:       r.due,
+		queue:     make([]waiting, len(groups)),
+		finished:  make(chan struct{}),
+		tries:     make(map[*relay.Envelope]int),
+		announced: make(map[*relay.Envelope]bool),
+		counts:    make(map[subjects.Status]int),
+		deferred:  r.deferred,
 	}
-	if a.deferred == nil {
-		a.deferred = make(map[string]reply)
-	}
+	a.beforeEnd = a.guard
 	for i, g := range groups {
 		a.queue[i].Group = g
 	}
@@ -82,18 +89,24 @@ func newAttempt(d *delivery, groups []envelope.Group, message *envelope.Message,
 }
 
 // run offers the recipients to the pool until each has had its envelope, the
-// worker drains (intake ends), the hold is lost, or no relay can take anything
-// for long. Envelopes in flight always finish.
-func (a *attempt) run(intake context.Context) Tally {
+// worker drains (intake ends), the batch is no longer surely ours, its campaign
+// stops, or no relay can take anything for long. Envelopes in flight always
+// finish.
+func (a *attempt) run(ctx, intake context.Context) Tally {
 	if len(a.queue) > 0 {
 		a.pool.Add(a)
+		a.campaigns.begin(a)
 		select {
 		case <-a.finished:
 		case <-intake.Done():
-			a.stop()
+			a.stop(time.Time{})
 		case <-a.hold.Lost():
-			a.stop()
+			a.lose()
+		case <-a.lease.expired:
+			a.log.WarnContext(ctx, "broker silent for an ack wait, no new envelopes", "campaign", a.campaign, "batch", a.id)
+			a.lose()
 		}
+		a.campaigns.end(a)
 		a.pool.Remove(a)
 		<-a.finished
 	}
@@ -112,12 +125,78 @@ func (a *attempt) run(intake context.Context) Tally {
 	return t
 }
 
-// stop keeps anything more from being cut.
-func (a *attempt) stop() {
+// stop keeps anything more from being cut. What waits may be tried again at
+// until.
+func (a *attempt) stop(until time.Time) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.stopped = true
+	a.stopped, a.until = true, until
 	a.finish()
+}
+
+// lose stops an attempt whose batch may have a new holder.
+func (a *attempt) lose() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.stopped, a.lost = true, true
+	a.finish()
+}
+
+func (a *attempt) isLost() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.lost
+}
+
+// pause keeps anything more from being cut while the journal cannot be
+// written: what cannot be recorded must not pile up.
+func (a *attempt) pause(on bool) {
+	a.mu.Lock()
+	a.paused = on
+	a.mu.Unlock()
+	if !on {
+		a.pool.Ready(a)
+	}
+}
+
+// cancel gives what is left of the batch the outcome cancelled.
+func (a *attempt) cancel() {
+	left := make(map[reply][]string)
+	a.mu.Lock()
+	for recipient, r := range a.deferred {
+		left[r] = append(left[r], recipient)
+	}
+	for _, g := range a.queue {
+		left[reply{}] = append(left[reply{}], g.Addresses...)
+	}
+	a.mu.Unlock()
+	for r, recipients := range left {
+		a.record(r.results(subjects.Cancelled, recipients))
+	}
+}
+
+// guard lets a message be ended only while the batch is surely ours. It keeps
+// an envelope that was cut before this process was stopped, or cut off from the
+// broker, from being sent after somebody else took over.
+func (a *attempt) guard(context.Context) error {
+	if !a.lease.held() {
+		return journal.ErrFenced
+	}
+	return nil
+}
+
+// announce is guard for IN_DOUBT=skip: the recipients are on record before
+// anybody could have accepted them.
+func (a *attempt) announce(relayName string, e *relay.Envelope) func(context.Context) error {
+	return func(ctx context.Context) error {
+		if err := a.guard(ctx); err != nil {
+			return err
+		}
+		a.mu.Lock()
+		a.announced[e] = true
+		a.mu.Unlock()
+		return a.hold.Sending(ctx, relayName, e.Addresses)
+	}
 }
 
 // finish closes finished if nothing can happen any more. The caller holds mu.
@@ -132,7 +211,7 @@ func (a *attempt) finish() {
 func (a *attempt) Pending() int {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.stopped {
+	if a.stopped || a.paused {
 		return 0
 	}
 	return len(a.queue)
@@ -142,7 +221,7 @@ func (a *attempt) Pending() int {
 func (a *attempt) Cut(g relay.Grant) *relay.Envelope {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.stopped || len(a.queue) == 0 {
+	if a.stopped || a.paused || len(a.queue) == 0 || !a.lease.held() {
 		return nil
 	}
 	head := &a.queue[0]
@@ -152,10 +231,14 @@ func (a *attempt) Cut(g relay.Grant) *relay.Envelope {
 			From:       a.batch.From,
 			Recipients: cut.Mailboxes,
 			Message:    a.message,
+			BeforeEnd:  a.beforeEnd,
 			Results:    make([]smtp.Result, cut.Len()),
 		},
 		Domain:    cut.Domain,
 		Addresses: cut.Addresses,
+	}
+	if a.o.InDoubt == Skip {
+		e.BeforeEnd = a.announce(g.Relay, e)
 	}
 	if head.tries > 0 {
 		a.tries[e] = head.tries
@@ -170,8 +253,9 @@ func (a *attempt) Cut(g relay.Grant) *relay.Envelope {
 // Settle implements [relay.Source].
 func (a *attempt) Settle(e *relay.Envelope, relayName string, err error) {
 	a.mu.Lock()
-	tries := a.tries[e]
+	tries, announced := a.tries[e], a.announced[e]
 	delete(a.tries, e)
+	delete(a.announced, e)
 	a.mu.Unlock()
 	if broke, ok := errors.AsType[*smtp.Error](err); ok && !broke.Unwell {
 		tries++
@@ -184,7 +268,7 @@ func (a *attempt) Settle(e *relay.Envelope, relayName string, err error) {
 			end++
 		}
 		addresses := e.Addresses[i:end:end]
-		status, r := a.outcome(e.Results[i], relayName, tries)
+		status, r := a.outcome(e.Results[i], relayName, announced || tries >= maxTries)
 		if status == "" {
 			again.Mailboxes = append(again.Mailboxes, e.Recipients[i:end]...)
 			again.Addresses = append(again.Addresses, addresses...)
@@ -205,7 +289,7 @@ func (a *attempt) Settle(e *relay.Envelope, relayName string, err error) {
 	}
 	a.flying--
 	a.finish()
-	ready = ready && !a.stopped
+	ready = ready && !a.stopped && !a.paused
 	a.mu.Unlock()
 	if ready {
 		a.pool.Ready(a)
@@ -226,8 +310,10 @@ func (a *attempt) record(r subjects.Results) {
 }
 
 // outcome is what one result means to the journal; an empty status: nothing,
-// the recipient is sent to again in this attempt.
-func (a *attempt) outcome(r smtp.Result, relayName string, tries int) (subjects.Status, reply) {
+// the recipient is sent to again in this attempt, unless that was the last time.
+// Recipients on record as sending are not put back: a worker that died now would
+// leave them in doubt for good.
+func (a *attempt) outcome(r smtp.Result, relayName string, last bool) (subjects.Status, reply) {
 	said := reply{relay: relayName}
 	if r.Reply != nil {
 		said.code, said.enhanced, said.text = r.Reply.Code, r.Reply.Enhanced, r.Reply.Text
@@ -244,16 +330,16 @@ func (a *attempt) outcome(r smtp.Result, relayName string, tries int) (subjects.
 		return subjects.Deferred, said
 	case smtp.InDoubt:
 		if said.text == "" {
-			said.code, said.enhanced, said.text = 451, "4.4.2", "connection lost after the end of the data: it may have been accepted"
+			said.code, said.enhanced, said.text = doubtCode, doubtEnhanced, "connection lost after the end of the data: it may have been accepted"
 		}
 		if a.o.InDoubt == Skip {
 			return subjects.InDoubt, said
 		}
 		return subjects.Deferred, said
 	case smtp.NotAttempted:
-		if tries >= maxTries {
+		if last {
 			if said.text == "" {
-				said.code, said.enhanced, said.text = 451, "4.4.2", "not sent: the connection was lost each time"
+				said.code, said.enhanced, said.text = doubtCode, doubtEnhanced, "not sent: the connection was lost"
 			}
 			return subjects.Deferred, said
 		}
@@ -270,19 +356,22 @@ func (a *attempt) Stalled(until time.Time, why error) {
 	if until.Sub(now) <= patience {
 		return
 	}
+	if a.stall(until) {
+		a.log.Warn("no relay can take anything, pausing", "until", until.Round(time.Second), "reason", why)
+	}
+	a.stop(until)
+}
+
+// stall keeps the worker from pulling before until, and tells whether that is
+// news.
+func (w *Worker) stall(until time.Time) bool {
 	for {
-		known := a.stalledUntil.Load()
+		known := w.stalledUntil.Load()
 		if until.UnixNano() <= known {
-			break
+			return false
 		}
-		if a.stalledUntil.CompareAndSwap(known, until.UnixNano()) {
-			a.log.WarnContext(a.base, "no relay can take anything, pausing", "until", until.Round(time.Second), "reason", why)
-			break
+		if w.stalledUntil.CompareAndSwap(known, until.UnixNano()) {
+			return true
 		}
 	}
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.until = until
-	a.stopped = true
-	a.finish()
 }

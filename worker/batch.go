@@ -17,44 +17,6 @@ import (
 // with it.
 const troubleDelay = 5 * time.Second
 
-// settleTimeout bounds what is said to the broker at the end of an attempt.
-const settleTimeout = 10 * time.Second
-
-// handle sees one delivery of a batch to its end. intake ends when the worker
-// drains.
-func (w *Worker) handle(intake context.Context, msg jetstream.Msg) {
-	meta, err := msg.Metadata()
-	if err != nil {
-		w.log.ErrorContext(w.base, "not a JetStream delivery", "subject", msg.Subject(), "error", err)
-		return
-	}
-	campaign, _ := w.names.Campaign(msg.Subject())
-	d := &delivery{
-		Worker:   w,
-		msg:      msg,
-		campaign: campaign,
-		number:   journal.Delivery{Sequence: meta.Sequence.Stream, Count: meta.NumDelivered},
-	}
-	keeping, stop := context.WithCancel(w.base)
-	var kept sync.WaitGroup
-	kept.Go(func() { w.keep(keeping, msg) })
-	defer kept.Wait()
-	defer stop()
-
-	batch, err := envelope.Decode(msg.Data())
-	if err == nil && !subjects.ValidID(campaign) {
-		err = &envelope.FieldError{Field: "subject", Reason: "the campaign is 1 to 64 letters, digits, - or _"}
-	}
-	if err != nil {
-		d.id = subjects.BatchID("", msg.Headers().Get(jetstream.MsgIDHeader), meta.Sequence.Stream, meta.Timestamp)
-		d.unreadable(err)
-		return
-	}
-	d.batch = batch
-	d.id = subjects.BatchID(batch.ID, msg.Headers().Get(jetstream.MsgIDHeader), meta.Sequence.Stream, meta.Timestamp)
-	d.run(intake)
-}
-
 // A delivery is one delivery of one batch to this worker. It carries what the
 // steps of its way share.
 type delivery struct {
@@ -63,6 +25,7 @@ type delivery struct {
 	campaign string
 	id       string
 	number   journal.Delivery
+	lease    *lease
 	batch    *envelope.Batch
 
 	state    *journal.State
@@ -70,73 +33,118 @@ type delivery struct {
 	hold     *journal.Hold
 }
 
+// handle sees one delivery of a batch to its end. intake ends when the worker
+// drains, ctx when its time for that is over.
+func (w *Worker) handle(ctx, intake context.Context, msg jetstream.Msg) {
+	d := &delivery{Worker: w, msg: msg, lease: newLease(w.ackWait)}
+	d.campaign, _ = w.names.Campaign(msg.Subject())
+	meta, err := msg.Metadata()
+	if err != nil {
+		w.log.ErrorContext(ctx, "not a JetStream delivery", "subject", msg.Subject(), "error", err)
+		return
+	}
+	d.number = journal.Delivery{Sequence: meta.Sequence.Stream, Count: meta.NumDelivered}
+	if w.campaigns.of(d.campaign) == subjects.CampaignPaused {
+		d.nak(ctx, pausedDelay)
+		return
+	}
+	keeping, stop := context.WithCancel(ctx)
+	var kept sync.WaitGroup
+	kept.Go(func() { d.lease.keep(keeping, w.js, msg) })
+	defer kept.Wait()
+	defer stop()
+
+	batch, err := envelope.Decode(msg.Data())
+	if err == nil && !subjects.ValidID(d.campaign) {
+		err = &envelope.FieldError{Field: "subject", Reason: "the campaign is 1 to 64 letters, digits, - or _"}
+	}
+	var id string
+	if err == nil {
+		id = batch.ID
+	}
+	d.id = subjects.BatchID(id, msg.Headers().Get(jetstream.MsgIDHeader), meta.Sequence.Stream, meta.Timestamp)
+	if err != nil {
+		d.unreadable(ctx, err)
+		return
+	}
+	d.batch = batch
+	d.run(ctx, intake)
+}
+
 // run is the way of a batch that could be decoded.
-func (d *delivery) run(intake context.Context) {
+func (d *delivery) run(ctx, intake context.Context) {
 	began := time.Now()
 	var err error
-	if d.state, err = d.journal.Read(d.base, d.campaign, d.id); err != nil {
-		d.comeBack(err)
+	if d.state, err = d.journal.Read(ctx, d.campaign, d.id); err != nil {
+		d.comeBack(ctx, err)
 		return
 	}
 	d.deadline = began.Add(d.o.RetryFor)
 	if !d.state.New() {
 		d.deadline = d.state.FirstClaim.Add(d.o.RetryFor)
 	}
-	plan, resting := d.plan(began)
-	if len(plan.Groups) == 0 && len(plan.Invalid) == 0 {
+	cancelled := d.campaigns.of(d.campaign) == subjects.CampaignCancelled
+	plan, rest := d.plan(began, cancelled)
+	if len(plan.Groups) == 0 && len(plan.Invalid) == 0 && len(rest.doubtful) == 0 {
 		switch {
-		case len(resting.replies) > 0:
+		case len(rest.deferred) > 0 && !cancelled:
 			// Back before its time. Claiming it would only lengthen the journal.
-			d.nak(time.Until(resting.due))
+			d.nak(ctx, time.Until(rest.due))
 			return
-		case d.state.Done:
-			d.tell(d.msg.DoubleAck) // a repeated batch of which all is known
+		case len(rest.deferred) == 0 && d.state.Done:
+			d.tell(ctx, d.msg.DoubleAck) // a repeated batch of which all is known
 			return
 		}
 	}
 	var message *envelope.Message
-	if len(plan.Groups) > 0 {
-		if message, err = d.messages.of(d.base, d.batch); err != nil {
+	if len(plan.Groups) > 0 && !cancelled {
+		if message, err = d.messages.of(ctx, d.batch); err != nil {
 			if fieldError, ok := errors.AsType[*envelope.FieldError](err); ok {
-				d.unreadable(fieldError)
+				d.unreadable(ctx, fieldError)
 			} else {
-				d.comeBack(err)
+				d.comeBack(ctx, err)
 			}
 			return
 		}
 	}
-	if d.hold, err = d.journal.Claim(d.base, d.state, d.number); err != nil {
-		d.letGo(err)
+	a := newAttempt(d, plan.Groups, message, rest)
+	if d.hold, err = d.journal.Claim(ctx, d.state, d.number, a.pause); err != nil {
+		d.letGo(ctx, err)
 		return
 	}
-	a := newAttempt(d, plan.Groups, message, resting)
 	for _, invalid := range plan.Invalid {
 		a.record(rejectedLocally(invalid))
 	}
-	d.settle(a, a.run(intake), began)
+	for recipient, r := range rest.doubtful {
+		a.record(r.results(subjects.InDoubt, []string{recipient}))
+	}
+	d.settle(ctx, a, a.run(ctx, intake), began)
 }
 
-// resting is what an earlier attempt deferred and is not due yet.
-type resting struct {
-	replies map[string]reply // by recipient, as published
-	due     time.Time        // the first of them
+// rest is the recipients of a batch that are not to be sent to in this attempt
+// although they are not final, as published.
+type rest struct {
+	deferred map[string]reply // by an earlier attempt, and not due yet
+	due      time.Time        // the first of these
+	doubtful map[string]reply // announced by an earlier attempt that died
 }
 
-// plan leaves out of the batch what earlier attempts settled, and what they
-// deferred and is not due yet.
-func (d *delivery) plan(now time.Time) (envelope.Plan, resting) {
-	var rest resting
-	if len(d.state.Results) == 0 {
-		return d.batch.Plan(nil), rest
+// plan leaves out of the batch what earlier attempts settled, and what rests.
+func (d *delivery) plan(now time.Time, cancelled bool) (envelope.Plan, rest) {
+	r := rest{deferred: make(map[string]reply), doubtful: make(map[string]reply)}
+	if len(d.state.Results) == 0 && len(d.state.Announced) == 0 {
+		return d.batch.Plan(nil), r
 	}
 	// By mailbox: the batch may have been published again in other spellings.
-	known := make(map[string]string, len(d.state.Results))
-	for published := range d.state.Results {
-		mailbox := published
-		if a, err := envelope.ParseAddress(published); err == nil {
-			mailbox = a.Mailbox
+	known := make(map[string]string, len(d.state.Results)+len(d.state.Announced))
+	for _, results := range []map[string]journal.Result{d.state.Announced, d.state.Results} {
+		for published := range results {
+			mailbox := published
+			if a, err := envelope.ParseAddress(published); err == nil {
+				mailbox = a.Mailbox
+			}
+			known[mailbox] = published
 		}
-		known[mailbox] = published
 	}
 	late := !now.Before(d.deadline)
 	plan := d.batch.Plan(func(mailbox string) bool {
@@ -144,36 +152,37 @@ func (d *delivery) plan(now time.Time) (envelope.Plan, resting) {
 		if !ok {
 			return false
 		}
-		r := d.state.Results[published]
-		due := d.o.RetryDelays.Due(r.Attempt, r.Time)
-		switch {
-		case r.Status.Final():
+		last, ok := d.state.Results[published]
+		if ok && last.Status.Final() {
 			return true
-		case late || !now.Before(due):
+		}
+		if announced, doubt := d.state.Announced[published]; doubt && d.o.InDoubt == Skip {
+			r.doubtful[published] = reply{announced.Relay, doubtCode, doubtEnhanced, "the worker was lost between the end of the data and the reply"}
+			return true
+		}
+		due := d.o.RetryDelays.Due(last.Attempt, last.Time)
+		if !ok || !cancelled && (late || !now.Before(due)) {
 			return false
 		}
-		if rest.replies == nil {
-			rest.replies = make(map[string]reply)
+		if len(r.deferred) == 0 || due.Before(r.due) {
+			r.due = due
 		}
-		if len(rest.replies) == 0 || due.Before(rest.due) {
-			rest.due = due
-		}
-		rest.replies[published] = reply{r.Relay, r.Code, r.Enhanced, r.Text}
+		r.deferred[published] = reply{last.Relay, last.Code, last.Enhanced, last.Text}
 		return true
 	})
-	return plan, rest
+	return plan, r
 }
 
 // comeBack returns a batch that could not be begun through no fault of its own.
-func (d *delivery) comeBack(err error) {
-	d.log.WarnContext(d.base, "batch not begun, it comes back", "campaign", d.campaign, "batch", d.id, "error", err, "again_in", troubleDelay)
-	d.nak(troubleDelay)
+func (d *delivery) comeBack(ctx context.Context, err error) {
+	d.log.WarnContext(ctx, "batch not begun, it comes back", "campaign", d.campaign, "batch", d.id, "error", err, "again_in", troubleDelay)
+	d.nak(ctx, troubleDelay)
 }
 
 // letGo leaves the batch to whoever holds it. It must be neither acked nor
 // naked: the broker would take that for the holder's word.
-func (d *delivery) letGo(err error) {
-	d.log.InfoContext(d.base, "batch let go", "campaign", d.campaign, "batch", d.id, "reason", err)
+func (d *delivery) letGo(ctx context.Context, err error) {
+	d.log.WarnContext(ctx, "batch let go", "campaign", d.campaign, "batch", d.id, "reason", err)
 }
 
 func rejectedLocally(invalid envelope.Invalid) subjects.Results {

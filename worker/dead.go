@@ -2,6 +2,7 @@ package worker
 
 import (
 	"context"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -14,17 +15,15 @@ import (
 
 // unreadable sends a batch as it was published to the dead letters and takes
 // it off the queue, in that order.
-func (d *delivery) unreadable(why error) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(d.base), settleTimeout)
-	defer cancel()
+func (d *delivery) unreadable(ctx context.Context, why error) {
 	// Told apart by delivery number: the same batch may be published again.
 	err := d.bury(ctx, "unreadable", why.Error(), d.msg.Data(), "unreadable."+d.number.String(), nil)
 	if err != nil {
-		d.comeBack(err)
+		d.comeBack(ctx, err)
 		return
 	}
 	d.log.WarnContext(ctx, "batch is a dead letter", "campaign", d.campaign, "batch", d.id, "reason", why)
-	d.tell(func(context.Context) error { return d.msg.TermWithReason(why.Error()) })
+	d.tell(ctx, func(context.Context) error { return d.msg.TermWithReason(why.Error()) })
 }
 
 // expire sends what is left of a batch to the dead letters and records it.
@@ -66,9 +65,7 @@ func (d *delivery) bury(ctx context.Context, cause, reason string, data []byte, 
 		subjects.HeaderCause:  {cause},
 		subjects.HeaderBatch:  {d.id},
 	}}
-	for k, v := range header {
-		msg.Header[k] = v
-	}
+	maps.Copy(msg.Header, header)
 	_, err := d.js.PublishMsg(ctx, msg, jetstream.WithMsgID(d.campaign+"."+d.id+"."+key))
 	return err
 }

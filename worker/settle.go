@@ -10,21 +10,20 @@ import (
 )
 
 // settle ends an attempt: verdict, journal, then the broker. The order matters:
-// the batch leaves the queue only when its journal says why.
-func (d *delivery) settle(a *attempt, t Tally, began time.Time) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(d.base), settleTimeout)
+// the batch leaves the queue only when its journal says why. While the broker
+// is away it waits, with the replies it has, until the worker must end.
+func (d *delivery) settle(work context.Context, a *attempt, t Tally, began time.Time) {
+	ctx, cancel := d.lastWords(work)
 	defer cancel()
-
-	select {
-	case <-d.hold.Lost():
-		err := d.hold.Close(ctx, false)
-		d.letGo(errors.Join(err, errors.New("replies that came after that are lost to the journal")))
-		return
-	default:
-	}
 	now := time.Now()
 	v := Decide(t, d.deadline, now)
-	if v.Action == Expire {
+	switch {
+	case a.isLost():
+		v = Verdict{Action: Nak} // if the journal is ours still, the rest is anybody's
+	case v.Action != Ack && d.campaigns.of(d.campaign) == subjects.CampaignCancelled:
+		a.cancel()
+		v = Verdict{Action: Ack}
+	case v.Action == Expire:
 		if err := d.expire(ctx, a); err != nil {
 			d.log.ErrorContext(ctx, "dead letter not stored, the rest is tried again", "campaign", d.campaign, "batch", d.id, "error", err)
 			v = Verdict{Nak, troubleDelay}
@@ -32,7 +31,7 @@ func (d *delivery) settle(a *attempt, t Tally, began time.Time) {
 	}
 	if err := d.hold.Close(ctx, v.Action != Nak); err != nil {
 		if errors.Is(err, journal.ErrFenced) {
-			d.letGo(err)
+			d.letGo(ctx, err)
 			return
 		}
 		d.log.ErrorContext(ctx, "journal not written, the batch comes back after the ack wait", "campaign", d.campaign, "batch", d.id, "error", err)
@@ -43,15 +42,15 @@ func (d *delivery) settle(a *attempt, t Tally, began time.Time) {
 		"deferred", t.Deferred, "waiting", t.Waiting, "verdict", v.Action, "again_in", v.Delay.Round(time.Millisecond),
 		"took", now.Sub(began).Round(time.Millisecond))
 	if v.Action == Nak {
-		d.nak(v.Delay)
+		d.nak(ctx, v.Delay)
 		return
 	}
-	d.tell(d.msg.DoubleAck)
+	d.tell(ctx, d.msg.DoubleAck)
 }
 
 // nak returns the batch to the queue.
-func (d *delivery) nak(delay time.Duration) {
-	d.tell(func(context.Context) error {
+func (d *delivery) nak(ctx context.Context, delay time.Duration) {
+	d.tell(ctx, func(context.Context) error {
 		if delay <= 0 {
 			return d.msg.Nak()
 		}
@@ -62,8 +61,10 @@ func (d *delivery) nak(delay time.Duration) {
 // tell says one word about the batch to the broker. When it does not arrive,
 // the batch comes back after its ack wait, and its journal tells what is left
 // to do.
-func (d *delivery) tell(word func(context.Context) error) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(d.base), settleTimeout)
+func (d *delivery) tell(work context.Context, word func(context.Context) error) {
+	ctx, cancel := d.lastWords(work)
+	defer cancel()
+	ctx, cancel = context.WithTimeout(ctx, d.ackWait)
 	defer cancel()
 	if err := word(ctx); err != nil {
 		d.log.WarnContext(ctx, "broker not told, the batch comes back after the ack wait", "campaign", d.campaign, "batch", d.id, "error", err)

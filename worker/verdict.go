@@ -8,6 +8,7 @@ import (
 // Action is what happens to a batch when an attempt ends.
 type Action string
 
+// The actions.
 const (
 	Ack    Action = "ack"    // every recipient is final: the batch leaves the queue
 	Nak    Action = "nak"    // the batch comes back after a delay

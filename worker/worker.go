@@ -3,14 +3,15 @@
 //
 // The way of one batch, file by file:
 //
-//  1. intake.go: a slot is free, so a batch is pulled; its ack wait is renewed
-//     while it is in hand.
+//  1. intake.go: a slot is free, so a batch is pulled; lease.go keeps it ours.
 //  2. batch.go: the batch is decoded, its journal read, the batch claimed. What
 //     cannot be read goes to the dead letters (dead.go).
 //  3. attempt.go: the recipients that are left wait, grouped by domain, for the
 //     relay pool to cut envelopes off them; each reply goes to the journal.
 //  4. verdict.go: one pure function decides between ack, nak and giving up.
 //  5. settle.go: the journal is closed, then the broker is told.
+//
+// campaigns.go watches whether a campaign runs, is paused or cancelled.
 //
 // A worker may die at any point: another one reads the journal and goes on
 // where it ended.
@@ -46,6 +47,7 @@ type Pool interface {
 // they were accepted (RFC 1047).
 type InDoubt string
 
+// The ways of going on.
 const (
 	Resend InDoubt = "resend" // deferred and tried again: at least once, as every MTA does
 	Skip   InDoubt = "skip"   // final outcome in_doubt: at most once
@@ -103,8 +105,8 @@ type Worker struct {
 	// Set by Run before the first slot starts.
 	journal   *journal.Journal
 	messages  *messages
-	heartbeat time.Duration
-	base      context.Context //nolint:containedctx // of all work in hand: ends DrainTimeout after Run's context
+	campaigns *campaigns
+	ackWait   time.Duration
 
 	stalledUntil atomic.Int64 // Unix nanoseconds; no relay can take anything before
 }
@@ -126,31 +128,46 @@ func (w *Worker) Run(ctx context.Context) error {
 		}
 		return err
 	}
-	base, cut := context.WithCancel(context.WithoutCancel(ctx))
+	// Work in hand outlives ctx, up to the end of the drain.
+	work, cut := context.WithCancel(context.WithoutCancel(ctx))
 	defer cut()
-	w.base = base
+	watching, err := w.campaigns.watch(work)
+	if err != nil {
+		return err
+	}
 	w.log.InfoContext(ctx, "working", "batches", w.o.Batches, "consumer", subjects.Consumer, "stream", w.names.BatchesStream())
 
 	var slots sync.WaitGroup
 	for range w.o.Batches {
-		slots.Go(func() { w.slot(ctx, consumer) })
+		slots.Go(func() { w.slot(work, ctx, consumer) })
 	}
 	<-ctx.Done()
-	return w.drain(base, &slots, cut)
+	w.log.InfoContext(work, "draining", "at_most", w.o.DrainTimeout)
+	err = w.drain(work, &slots, cut)
+	cut()
+	watching.Wait()
+	w.log.InfoContext(work, "drained")
+	return err
 }
 
 // drain ends the work within DrainTimeout: most of it for envelopes in flight,
 // the rest for writing down what came of them.
-func (w *Worker) drain(base context.Context, slots *sync.WaitGroup, cut context.CancelFunc) error {
-	w.log.InfoContext(base, "draining", "at_most", w.o.DrainTimeout)
-	timer := time.AfterFunc(w.o.DrainTimeout, cut)
+func (w *Worker) drain(work context.Context, slots *sync.WaitGroup, cut context.CancelFunc) error {
+	timer := time.AfterFunc(w.o.DrainTimeout*9/10, cut)
 	defer timer.Stop()
-	flying, cancel := context.WithTimeout(base, w.o.DrainTimeout*4/5)
+	flying, cancel := context.WithTimeout(work, w.o.DrainTimeout*8/10)
 	defer cancel()
 	err := w.pool.Close(flying)
 	slots.Wait()
-	w.log.InfoContext(base, "drained")
 	return err
+}
+
+// lastWords outlives work by a tenth of the drain, so that what came of
+// envelopes that were cut can still be written down.
+func (w *Worker) lastWords(work context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(context.WithoutCancel(work))
+	stop := context.AfterFunc(work, func() { time.AfterFunc(w.o.DrainTimeout/10, cancel) })
+	return ctx, func() { stop(); cancel() }
 }
 
 // connect makes what is missing on the broker. It tries until that works, ctx
@@ -186,12 +203,15 @@ func (w *Worker) open(ctx context.Context) (jetstream.Consumer, error) {
 	if w.messages, err = newMessages(ctx, w.js, w.names.MessageStore()); err != nil {
 		return nil, err
 	}
+	if w.campaigns, err = newCampaigns(ctx, w.js, w.names.CampaignBucket(), w.log); err != nil {
+		return nil, err
+	}
 	consumer, err := w.js.Consumer(ctx, w.names.BatchesStream(), subjects.Consumer)
 	if err != nil {
 		return nil, fmt.Errorf("consumer %s: %w", subjects.Consumer, err)
 	}
 	// What the broker has counts, not what we would have made.
-	w.heartbeat = consumer.CachedInfo().Config.AckWait / 3
+	w.ackWait = consumer.CachedInfo().Config.AckWait
 	return consumer, nil
 }
 

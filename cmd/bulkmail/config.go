@@ -40,7 +40,7 @@ type config struct {
 	OutcomesMaxAge time.Duration   `envconfig:"OUTCOMES_MAX_AGE" default:"720h" desc:"how long outcomes are kept"`
 	RetryDelays    []time.Duration `envconfig:"RETRY_DELAYS" default:"1m,5m,15m,1h,4h" desc:"between attempts; the last repeats"`
 	RetryFor       time.Duration   `envconfig:"RETRY_FOR" default:"72h" desc:"what is deferred for so long expires"`
-	InDoubt        string          `envconfig:"IN_DOUBT" default:"resend" desc:"recipients that may have been accepted: resend"`
+	InDoubt        string          `envconfig:"IN_DOUBT" default:"resend" desc:"recipients that may have been accepted, which nobody can know: resend (at least once) or skip (at most once)"`
 	DrainTimeout   time.Duration   `envconfig:"DRAIN_TIMEOUT" default:"30s" desc:"bound on the end of envelopes in flight after SIGTERM"`
 
 	LogLevel  slog.Level `envconfig:"LOG_LEVEL" default:"info" desc:"debug, info, warn or error"`
@@ -53,14 +53,17 @@ const prefix = "BULKMAIL"
 // once.
 func loadConfig() (config, subjects.Names, error) {
 	var c config
-	// Field by field, since envconfig stops at the first one it cannot read.
+	// Field by field, since envconfig stops at the first one it cannot read. The
+	// prefix goes into the tag: as an argument, envconfig would make do with the
+	// name that lacks it, and PREFIX or LOG_LEVEL are often somebody else's.
 	var problems []error
 	bad := make(map[string]bool)
 	fields := reflect.ValueOf(&c).Elem()
 	for i := range fields.NumField() {
 		field := fields.Type().Field(i)
+		field.Tag = reflect.StructTag(strings.Replace(string(field.Tag), `envconfig:"`, `envconfig:"`+prefix+`_`, 1))
 		one := reflect.New(reflect.StructOf([]reflect.StructField{field}))
-		if err := envconfig.Process(prefix, one.Interface()); err != nil {
+		if err := envconfig.Process("", one.Interface()); err != nil {
 			problems = append(problems, unreadable(err))
 			bad[field.Name] = true
 		}
@@ -94,7 +97,7 @@ func (c *config) check(bad map[string]bool) []error {
 	}
 	oneOf("SYNC", c.Sync, "always", "interval")
 	oneOf("LOG_FORMAT", c.LogFormat, "auto", "text", "json")
-	oneOf("IN_DOUBT", c.InDoubt, string(worker.Resend))
+	oneOf("IN_DOUBT", c.InDoubt, string(worker.Resend), string(worker.Skip))
 	positive("Batches", "BATCHES", int64(c.Batches))
 	positive("AckWait", "ACK_WAIT", int64(c.AckWait))
 	positive("OutcomesMaxAge", "OUTCOMES_MAX_AGE", int64(c.OutcomesMaxAge))
@@ -161,8 +164,8 @@ func unknownVariables() []string {
 func environment() string {
 	var b strings.Builder
 	t := reflect.TypeFor[config]()
-	for i := range t.NumField() {
-		tag := t.Field(i).Tag
+	for field := range t.Fields() {
+		tag := field.Tag
 		line := fmt.Sprintf("  BULKMAIL_%-17s %s", tag.Get("envconfig"), tag.Get("desc"))
 		if d := tag.Get("default"); d != "" {
 			line += " (" + d + ")"

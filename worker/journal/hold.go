@@ -28,6 +28,7 @@ type Hold struct {
 	ctx     context.Context //nolint:containedctx // of the writer, which outlives any one call
 	cancel  context.CancelFunc
 	writing sync.WaitGroup
+	trouble func(bool)    // told when appends begin and cease to fail; nil: nobody
 	wake    chan struct{} // something is pending
 	closing chan struct{} // Close was called
 	lost    chan struct{} // closed by the writer
@@ -35,9 +36,16 @@ type Hold struct {
 	last uint64 // sequence of the last entry; the writer's, before it starts Claim's
 	err  error  // why the writer stopped; set before lost is closed
 
-	mu      sync.Mutex // guards what follows
-	pending []results
-	done    bool
+	mu       sync.Mutex // guards what follows
+	pending  []results
+	sendings []sending
+	done     bool
+}
+
+// sending is an announcement that somebody waits for.
+type sending struct {
+	subjects.Results
+	written chan struct{} // closed when it is in the journal
 }
 
 // results is pending results, and whether their slice of recipients is ours to
@@ -63,6 +71,32 @@ func (h *Hold) Record(r subjects.Results) {
 	h.mu.Lock()
 	h.add(r)
 	h.mu.Unlock()
+	h.nudge()
+}
+
+// Sending announces that recipients are about to be sent to, and returns when
+// that is in the journal. Unless a result follows it, they are in doubt. The
+// error is [ErrFenced], or that of ctx.
+func (h *Hold) Sending(ctx context.Context, relay string, recipients []string) error {
+	s := sending{
+		Results: subjects.Results{Status: subjects.InDoubt, Relay: relay, Recipients: recipients},
+		written: make(chan struct{}),
+	}
+	h.mu.Lock()
+	h.sendings = append(h.sendings, s)
+	h.mu.Unlock()
+	h.nudge()
+	select {
+	case <-s.written:
+		return nil
+	case <-h.lost:
+		return h.err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (h *Hold) nudge() {
 	select {
 	case h.wake <- struct{}{}:
 	default:
@@ -103,39 +137,90 @@ func (h *Hold) Close(ctx context.Context, done bool) error {
 
 // write appends what is pending until the hold is closed or lost.
 func (h *Hold) write() {
-	timer := time.NewTimer(0)
-	defer timer.Stop()
 	for closing := false; ; {
 		if !closing {
 			select {
 			case <-h.wake:
-				timer.Reset(linger)
-				select {
-				case <-timer.C:
-				case <-h.closing:
-					closing = true
-				}
 			case <-h.closing:
 				closing = true
+			}
+		}
+		if err := h.announce(); err != nil {
+			h.lose(err)
+			return
+		}
+		if !closing {
+			var err error
+			if closing, err = h.linger(); err != nil {
+				h.lose(err)
+				return
 			}
 		}
 		event, taken, more := h.take(closing)
 		if event != "" {
 			if err := h.append(h.ctx, h.entry(event, taken), nil); err != nil {
-				h.err = err
-				close(h.lost)
+				h.lose(err)
 				return
 			}
 		}
 		if more {
-			select {
-			case h.wake <- struct{}{}:
-			default:
-			}
+			h.nudge()
 		} else if closing {
 			return
 		}
 	}
+}
+
+// linger lets results gather; announcements go out meanwhile.
+func (h *Hold) linger() (closing bool, err error) {
+	h.mu.Lock()
+	nothing := len(h.pending) == 0
+	h.mu.Unlock()
+	if nothing {
+		return false, nil
+	}
+	timer := time.NewTimer(linger)
+	defer timer.Stop()
+	for {
+		select {
+		case <-timer.C:
+			return false, nil
+		case <-h.closing:
+			return true, nil
+		case <-h.wake:
+			if err := h.announce(); err != nil {
+				return false, err
+			}
+		}
+	}
+}
+
+func (h *Hold) lose(err error) {
+	h.err = err
+	close(h.lost)
+}
+
+// announce appends the announcements that wait. They do not linger: each keeps
+// a session from ending its message.
+func (h *Hold) announce() error {
+	h.mu.Lock()
+	waiting := h.sendings
+	h.sendings = nil
+	h.mu.Unlock()
+	if len(waiting) == 0 {
+		return nil
+	}
+	announced := make([]subjects.Results, len(waiting))
+	for i, s := range waiting {
+		announced[i] = s.Results
+	}
+	if err := h.append(h.ctx, h.entry(subjects.Sending, announced), nil); err != nil {
+		return err
+	}
+	for _, s := range waiting {
+		close(s.written)
+	}
+	return nil
 }
 
 // take takes one entry's worth of what is pending. event is empty when there is
@@ -159,7 +244,7 @@ func (h *Hold) take(closing bool) (event subjects.Event, taken []subjects.Result
 			h.pending = h.pending[1:]
 		}
 	}
-	more = len(h.pending) > 0
+	more = len(h.pending)+len(h.sendings) > 0
 	switch {
 	case closing && h.done && !more:
 		event = subjects.Done

@@ -20,6 +20,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"strconv"
 	"strings"
 	"time"
@@ -72,11 +73,15 @@ func (d Delivery) String() string {
 	return strconv.FormatUint(d.Sequence, 10) + "." + strconv.FormatUint(d.Count, 10)
 }
 
-func parseDelivery(s string) (d Delivery) {
+// parseDelivery reads a header of ours; whatever else it says means none.
+func parseDelivery(s string) Delivery {
 	sequence, count, _ := strings.Cut(s, ".")
-	d.Sequence, _ = strconv.ParseUint(sequence, 10, 64) //nolint:errcheck // a header of ours; anything else means none
-	d.Count, _ = strconv.ParseUint(count, 10, 64)       //nolint:errcheck
-	return d
+	n, err := strconv.ParseUint(sequence, 10, 64)
+	c, err2 := strconv.ParseUint(count, 10, 64)
+	if err != nil || err2 != nil {
+		return Delivery{}
+	}
+	return Delivery{n, c}
 }
 
 // Read folds the journal of a batch. A batch without a journal has the zero
@@ -114,8 +119,10 @@ func (j *Journal) Read(ctx context.Context, campaign, batch string) (*State, err
 
 // Claim takes hold of the batch for one attempt, unless somebody has written to
 // its journal since s was read, or s shows that a later delivery of the same
-// batch is held already: then the error is [ErrFenced].
-func (j *Journal) Claim(ctx context.Context, s *State, d Delivery) (*Hold, error) {
+// batch is held already: then the error is [ErrFenced]. trouble, if not nil, is
+// told when appends begin to fail and when they work again; nothing new should
+// be sent in between, since it could not be recorded.
+func (j *Journal) Claim(ctx context.Context, s *State, d Delivery, trouble func(bool)) (*Hold, error) {
 	if s.holder.Sequence == d.Sequence && s.holder.Count > d.Count {
 		return nil, ErrFenced
 	}
@@ -133,6 +140,7 @@ func (j *Journal) Claim(ctx context.Context, s *State, d Delivery) (*Hold, error
 		h.cancel()
 		return nil, err
 	}
+	h.trouble = trouble
 	h.writing.Go(h.write)
 	return h, nil
 }
@@ -145,18 +153,24 @@ func (h *Hold) append(ctx context.Context, e subjects.Entry, header nats.Header)
 		return err
 	}
 	msg := &nats.Msg{Subject: h.subject, Data: data, Header: nats.Header{headerToken: {nuid.Next()}}}
-	for k, v := range header {
-		msg.Header[k] = v
-	}
+	maps.Copy(msg.Header, header)
+	failing := false
 	for wait := 50 * time.Millisecond; ; wait = min(2*wait, 2*time.Second) {
 		sequence, err := h.try(ctx, msg)
 		if err == nil {
 			h.last = sequence
+			if failing && h.trouble != nil {
+				h.trouble(false)
+			}
 			return nil
 		}
 		if errors.Is(err, ErrFenced) || ctx.Err() != nil {
 			return err
 		}
+		if !failing && h.trouble != nil {
+			h.trouble(true)
+		}
+		failing = true
 		select {
 		case <-time.After(wait):
 		case <-ctx.Done():

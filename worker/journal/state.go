@@ -16,6 +16,9 @@ type State struct {
 	FirstClaim time.Time
 	// Results is the newest result of each recipient, as published.
 	Results map[string]Result
+	// Announced is the recipients that an attempt was about to send to and of
+	// whom nothing is on record since: they are in doubt.
+	Announced map[string]Result
 	// Done tells whether the last entry said that every recipient is final.
 	Done bool
 
@@ -50,7 +53,11 @@ func (s *State) Fold(e subjects.Entry) {
 		}
 		return
 	}
-	if e.Event == subjects.Sending || len(e.Results) == 0 {
+	if e.Event == subjects.Sending {
+		s.announce(e)
+		return
+	}
+	if len(e.Results) == 0 {
 		return
 	}
 	if !s.recorded {
@@ -62,10 +69,22 @@ func (s *State) Fold(e subjects.Entry) {
 	}
 	for _, r := range e.Results {
 		for _, recipient := range r.Recipients {
+			delete(s.Announced, recipient)
 			if s.Results[recipient].Status.Final() {
 				continue
 			}
 			s.Results[recipient] = Result{r.Status, r.Relay, r.Code, r.Enhanced, r.Text, e.Attempt, e.Time}
+		}
+	}
+}
+
+func (s *State) announce(e subjects.Entry) {
+	if s.Announced == nil {
+		s.Announced = make(map[string]Result)
+	}
+	for _, r := range e.Results {
+		for _, recipient := range r.Recipients {
+			s.Announced[recipient] = Result{r.Status, r.Relay, r.Code, r.Enhanced, r.Text, e.Attempt, e.Time}
 		}
 	}
 }

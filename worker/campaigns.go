@@ -1,0 +1,141 @@
+package worker
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"bulkmail/subjects"
+)
+
+// pausedDelay is how long a batch of a paused campaign rests in the queue
+// before a worker looks at it again.
+const pausedDelay = 10 * time.Second
+
+// campaigns knows the state of every campaign as the broker tells of it, and
+// tells the attempts under way.
+type campaigns struct {
+	bucket jetstream.KeyValue
+	log    *slog.Logger
+
+	mu       sync.Mutex // guards what follows
+	states   map[string]subjects.CampaignState
+	attempts map[*attempt]struct{}
+}
+
+func newCampaigns(ctx context.Context, js jetstream.JetStream, bucket string, log *slog.Logger) (*campaigns, error) {
+	kv, err := js.KeyValue(ctx, bucket)
+	if err != nil {
+		return nil, fmt.Errorf("bucket %s: %w", bucket, err)
+	}
+	return &campaigns{
+		bucket:   kv,
+		log:      log,
+		states:   make(map[string]subjects.CampaignState),
+		attempts: make(map[*attempt]struct{}),
+	}, nil
+}
+
+// watch follows the bucket until ctx ends. It returns when all states as they
+// are now are known.
+func (c *campaigns) watch(ctx context.Context) (*sync.WaitGroup, error) {
+	updates, err := c.bucket.WatchAll(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("watch campaigns: %w", err)
+	}
+	known := make(chan struct{})
+	var watching sync.WaitGroup
+	watching.Go(func() {
+		for first := known; ; {
+			for update := range updates.Updates() {
+				switch {
+				case update != nil:
+					c.learn(ctx, update)
+				case first != nil: // the end of what was there
+					close(first)
+					first = nil
+				}
+			}
+			// The watch ended by itself: states might be missed from now on.
+			for {
+				if !sleep(ctx, time.Second) {
+					return
+				}
+				if updates, err = c.bucket.WatchAll(ctx); err == nil {
+					break
+				}
+				c.log.WarnContext(ctx, "campaigns not watched, trying on", "error", err)
+			}
+		}
+	})
+	select {
+	case <-known:
+		return &watching, nil
+	case <-ctx.Done():
+		watching.Wait()
+		return nil, ctx.Err()
+	}
+}
+
+func (c *campaigns) learn(ctx context.Context, update jetstream.KeyValueEntry) {
+	campaign := subjects.Campaign{State: subjects.CampaignRunning}
+	if update.Operation() == jetstream.KeyValuePut {
+		if err := json.Unmarshal(update.Value(), &campaign); err != nil {
+			c.log.ErrorContext(ctx, "campaign not readable, left as it was", "campaign", update.Key(), "error", err)
+			return
+		}
+	}
+	c.mu.Lock()
+	changed := c.state(update.Key()) != campaign.State
+	c.states[update.Key()] = campaign.State
+	var stop []*attempt
+	for a := range c.attempts {
+		if a.campaign == update.Key() && campaign.State != subjects.CampaignRunning {
+			stop = append(stop, a)
+		}
+	}
+	c.mu.Unlock()
+	for _, a := range stop {
+		a.stop(time.Time{})
+	}
+	if changed {
+		c.log.InfoContext(ctx, "campaign changed", "campaign", update.Key(), "state", campaign.State)
+	}
+}
+
+// state is what may be done with a campaign's batches. The caller holds mu.
+func (c *campaigns) state(campaign string) subjects.CampaignState {
+	if s := c.states[campaign]; s != "" {
+		return s
+	}
+	return subjects.CampaignRunning
+}
+
+// of is what may be done with a campaign's batches now.
+func (c *campaigns) of(campaign string) subjects.CampaignState {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.state(campaign)
+}
+
+// begin makes an attempt one that is stopped when its campaign no longer runs.
+func (c *campaigns) begin(a *attempt) {
+	c.mu.Lock()
+	c.attempts[a] = struct{}{}
+	state := c.state(a.campaign)
+	c.mu.Unlock()
+	if state != subjects.CampaignRunning {
+		a.stop(time.Time{})
+	}
+}
+
+func (c *campaigns) end(a *attempt) {
+	c.mu.Lock()
+	delete(c.attempts, a)
+	c.mu.Unlock()
+}
