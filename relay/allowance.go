@@ -12,6 +12,7 @@ const Unlimited = math.MaxInt
 // what the seed's reached_limit answers with, by its numbers.
 type Limit uint8
 
+// The limits, by the names of the settings.
 const (
 	NoLimit            Limit = iota
 	LimitMaxMessages         // 1: max_messages; done until the window turns or somebody resets it

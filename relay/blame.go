@@ -59,27 +59,32 @@ func (p *Pool) logTrouble(m *member, cause *Error, said *smtp.Error) {
 		attrs = append(attrs, slog.String("change", advice(m, said)))
 	}
 	h := &m.health
-	var text string
-	switch h.trouble {
-	case well:
-		text = "relay takes no more sessions"
+	trouble := h.trouble
+	switch {
+	case trouble == well:
 		attrs = append(attrs, slog.Time("until", h.dialAt), slog.Int("sessions", m.open))
-	case unreachable:
-		text = "cannot connect to relay"
-		attrs = append(attrs, slog.Time("until", h.until), slog.Int("attempt", h.attempts), slog.Int("max_connection_attempts", h.maxAttempts))
-	case parked:
-		text = "relay is parked"
+	case h.forGood:
+		level = slog.LevelError
+		attrs = append(attrs, slog.String("until", "reset"))
+	default:
 		attrs = append(attrs, slog.Time("until", h.until))
-	case worthless:
-		text = "relay is worthless"
-		if h.forGood {
-			level = slog.LevelError
-			attrs = append(attrs, slog.String("until", "reset"))
-		} else {
-			attrs = append(attrs, slog.Time("until", h.until))
-		}
 	}
-	p.later(func() { p.opts.Log.LogAttrs(context.Background(), level, text, attrs...) })
+	if trouble == unreachable {
+		attrs = append(attrs, slog.Int("attempt", h.attempts), slog.Int("max_connection_attempts", h.maxAttempts))
+	}
+	p.later(func() {
+		ctx, log := context.Background(), p.opts.Log
+		switch trouble {
+		case well:
+			log.LogAttrs(ctx, level, "relay takes no more sessions", attrs...)
+		case unreachable:
+			log.LogAttrs(ctx, level, "cannot connect to relay", attrs...)
+		case parked:
+			log.LogAttrs(ctx, level, "relay is parked", attrs...)
+		case worthless:
+			log.LogAttrs(ctx, level, "relay is worthless", attrs...)
+		}
+	})
 }
 
 // logBack has the keeper log that a relay is well again. Caller holds mu.

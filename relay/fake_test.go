@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"bulkmail/envelope"
 	"bulkmail/relay/smtp"
 
 	"go.uber.org/goleak"
@@ -165,8 +166,9 @@ func (r *recorder) envelopes() []sending {
 
 // list is a source: one batch of made-up recipients, all of one domain.
 type list struct {
-	pool *Pool
-	id   string
+	pool    *Pool
+	id      string
+	message *envelope.Message // nil for relays that do not look
 
 	mu       sync.Mutex
 	queue    []string
@@ -212,7 +214,7 @@ func (l *list) Cut(g Grant) *Envelope {
 	}
 	cut := l.queue[:n:n]
 	l.queue = l.queue[n:]
-	return &Envelope{Envelope: smtp.Envelope{Recipients: cut}, Domain: "example.net", Addresses: cut}
+	return &Envelope{Envelope: smtp.Envelope{From: "news@example.com", Recipients: cut, Message: l.message}, Domain: "example.net", Addresses: cut}
 }
 
 func (l *list) Settle(e *Envelope, relay string, err error) {

@@ -361,7 +361,6 @@ func TestAServerThatDropsEveryFreshSessionIsNotDialedWithoutPause(t *testing.T) 
 func TestAServerThatClosesIdleSessionsIsNotBlamed(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		idle := time.Now()
 		r := &recorder{reply: func(n int, e *smtp.Envelope) error {
 			if n == 2 {
 				return &smtp.Error{MBS: "MBS009", Unwell: true}
@@ -372,7 +371,7 @@ func TestAServerThatClosesIdleSessionsIsNotBlamed(t *testing.T) {
 		p := NewPool([]Relay{named("a", r)}, Options{})
 		<-add(p, "x", 1).finished
 		time.Sleep(20 * time.Second)
-		idle = time.Now()
+		idle := time.Now()
 		<-add(p, "y", 1).finished
 		if took := time.Since(idle); took > 0 {
 			t.Errorf("the fresh session was %v late", took)
@@ -446,64 +445,6 @@ func TestAPoolWithoutRelaysStalls(t *testing.T) {
 		closePool(t, p)
 		if len(l.stalls) != 1 || !l.stalls[0].until.IsZero() {
 			t.Errorf("%+v", l.stalls)
-		}
-	})
-}
-
-func TestABrokenPromiseComesBackUntouched(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		r := &recorder{latency: time.Millisecond, overlap: true, reply: unwell(3, throttled)}
-		p := NewPool([]Relay{named("a", r)}, Options{})
-		l := add(p, "x", 2000)
-		<-l.finished
-		closePool(t, p)
-		for who, n := range l.settled {
-			if n != 1 {
-				t.Errorf("%s was settled %d times", who, n)
-			}
-		}
-		if at := began(r); at[1] < 5*time.Second || at[1] > 6*time.Second || at[2]-at[1] > 11*time.Second {
-			t.Errorf("parkings at %v: the envelope that was promised counted too", at[:4])
-		}
-	})
-}
-
-func TestTheNextEnvelopeFollowsOnTheSameSessionWhileMoreWait(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		r := &recorder{latency: time.Millisecond, overlap: true}
-		p := NewPool([]Relay{named("a", r)}, Options{})
-		<-add(p, "x", 500).finished
-		closePool(t, p)
-		for i, s := range r.envelopes() {
-			if s.followed != (i > 0) {
-				t.Errorf("envelope %d followed: %v", i, s.followed)
-			}
-		}
-	})
-}
-
-func TestNoEnvelopeFollowsWhileAnotherRelayIsFreeToTakeIt(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		a, b := &recorder{latency: time.Millisecond, overlap: true}, &recorder{latency: time.Millisecond, overlap: true}
-		p := NewPool([]Relay{named("a", a, perRobin(100)), named("b", b, perRobin(100))}, Options{})
-		for range 3 { // until both have a session
-			<-add(p, "warm", 100).finished
-			synctest.Wait()
-		}
-		l := add(p, "x", 200)
-		<-l.finished
-		closePool(t, p)
-		for _, r := range []*recorder{a, b} {
-			sent := r.envelopes()
-			if last := sent[len(sent)-1]; last.followed {
-				t.Error("an envelope waited for its predecessor while the other relay was free")
-			}
-		}
-		if l.by["a"] != 100 || l.by["b"] != 100 {
-			t.Errorf("%v", l.by)
 		}
 	})
 }

@@ -72,7 +72,7 @@ func (p *Pool) dialFailed(m *member, began time.Time, err error) {
 	defer p.mu.Unlock()
 	m.dialed(began)
 	if !p.closing {
-		p.blame(m, now, mishap{began: began, dialing: true, others: m.open}, err)
+		_ = p.blame(m, now, mishap{began: began, dialing: true, others: m.open}, err)
 		p.dispatch(now)
 	}
 }

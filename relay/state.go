@@ -8,6 +8,7 @@ import (
 // A State is whether a relay can take messages, and if not, why not.
 type State string
 
+// The states of a relay.
 const (
 	Awake     State = "awake"     // it can take messages as far as caps and health go
 	Asleep    State = "asleep"    // max_messages_while_awake reached
