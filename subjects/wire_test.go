@@ -1,0 +1,128 @@
+package subjects_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"flag"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"bulkmail/subjects"
+)
+
+// Formats are a contract with programs of others: rewrite a golden file only
+// when the change is meant and told of.
+var update = flag.Bool("update", false, "rewrite the golden files")
+
+func TestWireFormatsAreAsPublished(t *testing.T) {
+	t.Parallel()
+	at := time.Date(2026, 11, 23, 22, 48, 37, 123e6, time.UTC)
+	everyStatus := make([]subjects.Results, 0, len(subjects.Statuses()))
+	for _, s := range subjects.Statuses() {
+		everyStatus = append(everyStatus, subjects.Results{Status: s, Recipients: []string{string(s) + "@example.net"}})
+	}
+	for _, c := range []struct {
+		golden string
+		value  any
+	}{
+		{"entry-claimed.json", subjects.Entry{Time: at, Worker: "w1", Attempt: 1, Event: subjects.Claimed}},
+		{"entry-sending.json", subjects.Entry{
+			Time: at, Worker: "w1", Attempt: 1, Event: subjects.Sending,
+			Results: []subjects.Results{{Status: subjects.InDoubt, Relay: "primary", Recipients: []string{"ann@example.net", "Bob <bob@example.org>"}}},
+		}},
+		{"entry-recorded.json", subjects.Entry{
+			Time: at, Worker: "w1", Attempt: 2, Event: subjects.Recorded,
+			Results: []subjects.Results{
+				{Status: subjects.Accepted, Relay: "primary", Code: 250, Enhanced: "2.0.0", Text: "Ok: queued as <4XyZ&1>", Recipients: []string{"ann@example.net", "bob@example.org"}},
+				{Status: subjects.Rejected, Relay: "primary", Code: 550, Enhanced: "5.1.1", Text: `"no such user"`, Recipients: []string{"gone@example.net"}},
+				{Status: subjects.Deferred, Relay: "spare", Code: 451, Text: "später", Recipients: []string{"jörg@bücher.example"}},
+			},
+		}},
+		{"entry-done.json", subjects.Entry{Time: at, Worker: "w1", Attempt: 3, Event: subjects.Done}},
+		{"entry-every-status.json", subjects.Entry{Time: at, Worker: "w1", Attempt: 3, Event: subjects.Done, Results: everyStatus}},
+		{"campaign-running.json", subjects.Campaign{
+			State: subjects.CampaignRunning, Created: at, From: "news@example.com", Message: "november-c0ffee",
+			Batches: 2, Recipients: 2000, Complete: true,
+		}},
+		{"campaign-paused-by-hand.json", subjects.Campaign{State: subjects.CampaignPaused, Created: at}},
+		{"campaign-cancelled.json", subjects.Campaign{State: subjects.CampaignCancelled, Created: at, Batches: 1, Recipients: 7}},
+	} {
+		t.Run(c.golden, func(t *testing.T) {
+			t.Parallel()
+			var got bytes.Buffer
+			enc := json.NewEncoder(&got)
+			enc.SetEscapeHTML(false)
+			if err := enc.Encode(c.value); err != nil {
+				t.Fatal(err)
+			}
+			path := filepath.Join("testdata", c.golden)
+			if *update {
+				if err := os.WriteFile(path, got.Bytes(), 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			want, err := os.ReadFile(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(string(want), got.String()); diff != "" {
+				t.Errorf("-published +now\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestWhatWasPublishedIsReadAsWritten(t *testing.T) {
+	t.Parallel()
+	files, err := filepath.Glob("testdata/*.json")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no golden files: %v", err)
+	}
+	for _, path := range files {
+		data, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var value any = new(subjects.Entry)
+		if filepath.Base(path)[:4] == "camp" {
+			value = new(subjects.Campaign)
+		}
+		dec := json.NewDecoder(bytes.NewReader(data))
+		dec.DisallowUnknownFields()
+		if err := dec.Decode(value); err != nil {
+			t.Errorf("%s: %v", path, err)
+			continue
+		}
+		var again bytes.Buffer
+		enc := json.NewEncoder(&again)
+		enc.SetEscapeHTML(false)
+		if err := enc.Encode(value); err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(string(data), again.String()); diff != "" {
+			t.Errorf("%s changes when read and written\n%s", path, diff)
+		}
+	}
+}
+
+func TestOnlyDeferredIsNotFinal(t *testing.T) {
+	t.Parallel()
+	for _, s := range subjects.Statuses() {
+		if got, want := s.Final(), s != subjects.Deferred; got != want {
+			t.Errorf("%s: final is %v", s, got)
+		}
+	}
+	for _, unknown := range []subjects.Status{"", "sent"} {
+		if unknown.Final() {
+			t.Errorf("%q counts as final: its recipient would vanish", unknown)
+		}
+	}
+	if all := subjects.Statuses(); len(slices.Compact(slices.Sorted(slices.Values(all)))) != len(all) {
+		t.Errorf("a status is listed twice: %v", all)
+	}
+}
