@@ -94,8 +94,8 @@ func newAttempt(d *delivery, groups []envelope.Group, message *envelope.Message,
 // finish.
 func (a *attempt) run(ctx, intake context.Context) Tally {
 	if len(a.queue) > 0 {
+		a.campaigns.begin(a) // first: a campaign that does not run sends nothing more
 		a.pool.Add(a)
-		a.campaigns.begin(a)
 		select {
 		case <-a.finished:
 		case <-intake.Done():

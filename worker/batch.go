@@ -108,6 +108,9 @@ func (d *delivery) run(ctx, intake context.Context) {
 		}
 	}
 	a := newAttempt(d, plan.Groups, message, rest)
+	if cancelled {
+		a.stop(time.Time{}) // there is no message to send
+	}
 	if d.hold, err = d.journal.Claim(ctx, d.state, d.number, a.pause); err != nil {
 		d.letGo(ctx, err)
 		return

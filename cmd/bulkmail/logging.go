@@ -23,7 +23,7 @@ func newLogger(c config, w io.Writer) *slog.Logger {
 			},
 		}))
 	}
-	return slog.New(tint.NewHandler(w, &tint.Options{
+	return slog.New(tint.NewTextHandler(w, &tint.Options{
 		Level:      c.LogLevel,
 		TimeFormat: time.TimeOnly,
 		NoColor:    !isTerminal(w) || os.Getenv("NO_COLOR") != "",

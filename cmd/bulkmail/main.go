@@ -1,8 +1,9 @@
 // Command bulkmail sends one message to very many people over SMTP relays, from
 // batches on NATS JetStream. See README.md.
 //
-// One file a command: worker.go, publish.go, outcomes.go, relays.go, sink.go,
-// demo.go. What they share: config.go (the environment), logging.go,
+// One file a command or group of commands: worker.go, publish.go, status.go,
+// outcomes.go, campaigns.go (pause, resume, cancel), dead.go, relays.go, sink.go,
+// demo.go. What they share: campaign.go (what was published), config.go (the environment), logging.go,
 // connect.go (the broker), table.go.
 package main
 
@@ -35,7 +36,7 @@ func main() {
 
 // run is the program without the process around it.
 func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
-	root := newRoot(&streams{stdin, stdout, stderr})
+	root := newRoot(&streams{stdin, stdout, stderr}) //nolint:contextcheck // commands take the context of Execute
 	root.SetArgs(args)
 	root.SetIn(stdin)
 	root.SetOut(stdout)
@@ -91,7 +92,8 @@ recipient. What is deferred is tried again.`,
 			return cmd.Help()
 		},
 	}
-	root.AddCommand(newDemo(s), newWorker(s), newPublish(s), newOutcomes(s), newRelays(s), newSink(s))
+	root.AddCommand(newDemo(s), newWorker(s), newPublish(s), newStatus(s), newOutcomes(s), newPause(s), newResume(s), newCancel(s),
+		newDead(s), newRelays(s), newSink(s))
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usage(cmd, err)
 	})
