@@ -19,7 +19,9 @@ type batcher struct {
 	held    int
 }
 
+// A bucket is what is held of one domain; never empty.
 type bucket struct {
+	domain     string
 	recipients []string
 }
 
@@ -32,7 +34,7 @@ func (b *batcher) add(recipient string) error {
 	domain := strings.ToLower(recipient[strings.LastIndexByte(recipient, '@')+1:])
 	d := b.domains[domain]
 	if d == nil {
-		d = new(bucket)
+		d = &bucket{domain: domain}
 		b.domains[domain] = d
 		b.order = append(b.order, d)
 	}
@@ -47,11 +49,14 @@ func (b *batcher) add(recipient string) error {
 	return nil
 }
 
+// flushBucket forgets the domain as well: a list of a million domains must not
+// be held as a million empty buckets.
 func (b *batcher) flushBucket(d *bucket) error {
-	recipients := d.recipients
-	b.held -= len(recipients)
-	d.recipients = nil
-	return b.emit(recipients)
+	b.held -= len(d.recipients)
+	delete(b.domains, d.domain)
+	i := slices.Index(b.order, d)
+	b.order = slices.Delete(b.order, i, i+1)
+	return b.emit(d.recipients)
 }
 
 // flushSmall makes room: the fullest domains go out alone, down to those that

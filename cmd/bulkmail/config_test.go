@@ -1,0 +1,165 @@
+package main
+
+import (
+	"errors"
+	"log/slog"
+	"os"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"bulkmail/worker"
+)
+
+// setEnvironment makes the BULKMAIL_ variables those of env and no others. It
+// keeps the test from running beside others, as the environment is one.
+func setEnvironment(t *testing.T, env map[string]string) {
+	t.Helper()
+	for _, entry := range os.Environ() {
+		key, value, _ := strings.Cut(entry, "=")
+		if strings.HasPrefix(key, prefix+"_") {
+			t.Setenv(key, value) // is put back at the end
+			if err := os.Unsetenv(key); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	for key, value := range env {
+		t.Setenv(key, value)
+	}
+}
+
+func TestWithoutAnEnvironmentTheDefaultsAreThoseOfTheDesign(t *testing.T) {
+	setEnvironment(t, nil)
+	got, names, err := loadConfig()
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := config{
+		Prefix: "bulkmail", Replicas: 1, DataDir: "./bulkmail-data", Listen: "127.0.0.1:4222", Sync: "always",
+		Batches: 8, AckWait: 30 * time.Second, OutcomesMaxAge: 30 * 24 * time.Hour,
+		RetryDelays: []time.Duration{time.Minute, 5 * time.Minute, 15 * time.Minute, time.Hour, 4 * time.Hour},
+		RetryFor:    72 * time.Hour, InDoubt: string(worker.Resend), DrainTimeout: 30 * time.Second,
+		LogLevel: slog.LevelInfo, LogFormat: "auto",
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+	if names.BatchesStream() != "BULKMAIL_BATCHES" {
+		t.Errorf("batches are in %s", names.BatchesStream())
+	}
+}
+
+func TestEachVariableIsRead(t *testing.T) {
+	ca := t.TempDir()
+	setEnvironment(t, map[string]string{
+		"BULKMAIL_NATS_URL": "nats://broker:4222", "BULKMAIL_NATS_CREDS": ca, "BULKMAIL_NATS_TLS_CA": ca,
+		"BULKMAIL_NATS_TLS_CERT": ca, "BULKMAIL_NATS_TLS_KEY": ca,
+		"BULKMAIL_PREFIX": "Mine-2", "BULKMAIL_REPLICAS": "3", "BULKMAIL_DATA_DIR": "/data", "BULKMAIL_LISTEN": ":4333",
+		"BULKMAIL_SYNC": "interval", "BULKMAIL_RELAYS": "smtp://a", "BULKMAIL_RELAYS_FILE": "r.yaml", "BULKMAIL_BATCHES": "16",
+		"BULKMAIL_ACK_WAIT": "1m", "BULKMAIL_OUTCOMES_MAX_AGE": "2h", "BULKMAIL_RETRY_DELAYS": "1s,2s", "BULKMAIL_RETRY_FOR": "3h",
+		"BULKMAIL_IN_DOUBT": "resend", "BULKMAIL_DRAIN_TIMEOUT": "4s", "BULKMAIL_LOG_LEVEL": "debug", "BULKMAIL_LOG_FORMAT": "json",
+	})
+	got, names, err := loadConfig()
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := config{
+		NATSURL: "nats://broker:4222", NATSCreds: ca, NATSTLSCA: ca, NATSTLSCert: ca, NATSTLSKey: ca,
+		Prefix: "Mine-2", Replicas: 3, DataDir: "/data", Listen: ":4333", Sync: "interval", Relays: "smtp://a", RelaysFile: "r.yaml",
+		Batches: 16, AckWait: time.Minute, OutcomesMaxAge: 2 * time.Hour, RetryDelays: []time.Duration{time.Second, 2 * time.Second},
+		RetryFor: 3 * time.Hour, InDoubt: "resend", DrainTimeout: 4 * time.Second, LogLevel: slog.LevelDebug, LogFormat: "json",
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+	if names.BatchesStream() != "MINE-2_BATCHES" || names.Batches("c") != "Mine-2.batches.c" {
+		t.Errorf("batches are in %s, on %s", names.BatchesStream(), names.Batches("c"))
+	}
+	for field := range reflect.TypeFor[config]().Fields() {
+		if reflect.ValueOf(got).FieldByIndex(field.Index).IsZero() && field.Name != "LogLevel" {
+			t.Errorf("%s is not part of this test", field.Name)
+		}
+	}
+}
+
+func TestVariablesOfOthersAreLeftAlone(t *testing.T) {
+	setEnvironment(t, map[string]string{"PREFIX": "/usr/local", "LOG_LEVEL": "trace", "LISTEN": "80", "NATS_URL": "nats://elsewhere:4222", "SYNC": "1"})
+	c, _, err := loadConfig()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.NATSURL != "" || c.Prefix != "bulkmail" {
+		t.Errorf("taken from others: %+v", c)
+	}
+}
+
+func TestEveryProblemIsReportedAtOnce(t *testing.T) {
+	problems := map[string]struct{ value, want string }{
+		"BULKMAIL_PREFIX":           {"a.b", `BULKMAIL_PREFIX: prefix "a.b": use 1 to 64 letters, digits, - or _`},
+		"BULKMAIL_REPLICAS":         {"6", "BULKMAIL_REPLICAS: is 6; use 1 to 5"},
+		"BULKMAIL_LISTEN":           {"4222", `BULKMAIL_LISTEN: "4222" is no address; use host:port, for example 127.0.0.1:4222`},
+		"BULKMAIL_SYNC":             {"yes", `BULKMAIL_SYNC: "yes" is unknown; use always or interval`},
+		"BULKMAIL_BATCHES":          {"0", "BULKMAIL_BATCHES: must be more than 0"},
+		"BULKMAIL_ACK_WAIT":         {"30", `BULKMAIL_ACK_WAIT: "30" is not a duration such as 30s, 5m or 72h`},
+		"BULKMAIL_OUTCOMES_MAX_AGE": {"-1h", "BULKMAIL_OUTCOMES_MAX_AGE: must be more than 0"},
+		"BULKMAIL_RETRY_DELAYS":     {"1m,0s", "BULKMAIL_RETRY_DELAYS: give one or more durations above 0, for example 1m,5m,1h"},
+		"BULKMAIL_RETRY_FOR":        {"0s", "BULKMAIL_RETRY_FOR: must be more than 0"},
+		"BULKMAIL_IN_DOUBT":         {"maybe", `BULKMAIL_IN_DOUBT: "maybe" is unknown; use `},
+		"BULKMAIL_DRAIN_TIMEOUT":    {"soon", `BULKMAIL_DRAIN_TIMEOUT: "soon" is not a duration such as 30s, 5m or 72h`},
+		"BULKMAIL_LOG_LEVEL":        {"loud", `BULKMAIL_LOG_LEVEL: "loud" is not debug, info, warn or error`},
+		"BULKMAIL_LOG_FORMAT":       {"xml", `BULKMAIL_LOG_FORMAT: "xml" is unknown; use auto or text or json`},
+		"BULKMAIL_NATS_CREDS":       {"/nowhere", "BULKMAIL_NATS_CREDS: stat /nowhere: no such file or directory"},
+		"BULKMAIL_NATS_TLS_CA":      {"/nowhere", "BULKMAIL_NATS_TLS_CA: stat /nowhere: no such file or directory"},
+		"BULKMAIL_NATS_TLS_CERT":    {"/nowhere", "BULKMAIL_NATS_TLS_CERT, BULKMAIL_NATS_TLS_KEY: set both or neither"},
+	}
+	env := make(map[string]string)
+	for key, p := range problems {
+		env[key] = p.value
+	}
+	setEnvironment(t, env)
+	_, _, err := loadConfig()
+	if _, ok := errors.AsType[*usageError](err); !ok {
+		t.Fatalf("error is %v, no usage error", err)
+	}
+	lines := strings.Split(err.Error(), "\n")
+	for key, p := range problems {
+		found := 0
+		for _, line := range lines {
+			if strings.HasPrefix(line, p.want) {
+				found++
+			}
+		}
+		if found != 1 {
+			t.Errorf("%s=%s: %d lines %q in\n%s", key, p.value, found, p.want, err)
+		}
+	}
+	// The certificate that is not there is a problem of its own.
+	if len(lines) != len(problems)+1 {
+		t.Errorf("%d lines for %d problems:\n%s", len(lines), len(problems)+1, err)
+	}
+}
+
+func TestAVariableThatMeansNothingIsFound(t *testing.T) {
+	setEnvironment(t, map[string]string{"BULKMAIL_RELAY": "smtp://a", "BULKMAIL_LISTEN": "127.0.0.1:0", "BULKMAIL_": "x"})
+	got := map[string]bool{}
+	for _, name := range unknownVariables() {
+		got[name] = true
+	}
+	if diff := cmp.Diff(map[string]bool{"BULKMAIL_RELAY": true, "BULKMAIL_": true}, got); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestTheHelpNamesEveryVariable(t *testing.T) {
+	t.Parallel()
+	help := environment()
+	for field := range reflect.TypeFor[config]().Fields() {
+		if name := prefix + "_" + field.Tag.Get("envconfig"); !strings.Contains(help, "  "+name+" ") || field.Tag.Get("desc") == "" {
+			t.Errorf("%s is not described", name)
+		}
+	}
+}
