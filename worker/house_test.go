@@ -1,0 +1,548 @@
+package worker_test
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net"
+	"slices"
+	"strconv"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"bulkmail/envelope"
+	"bulkmail/relay"
+	"bulkmail/relay/sink"
+	"bulkmail/relay/smtp"
+	"bulkmail/subjects"
+	"bulkmail/subjects/broker"
+	"bulkmail/worker"
+)
+
+// A house is a broker of its own and a client that looks at it.
+type house struct {
+	url   string
+	nc    *nats.Conn
+	js    jetstream.JetStream
+	names subjects.Names
+}
+
+// patience is how long anything may take before a test fails.
+const patience = 20 * time.Second
+
+func startBroker(t testing.TB, listen, dir string) *broker.Server {
+	t.Helper()
+	b, err := broker.Start(t.Context(), broker.Options{Listen: listen, Dir: dir, Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+func newHouse(t testing.TB) *house {
+	t.Helper()
+	b := startBroker(t, "127.0.0.1:0", t.TempDir())
+	t.Cleanup(func() {
+		if err := b.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	h := join(t, b.URL())
+	h.provision(t, subjects.Options{AckWait: 30 * time.Second, OutcomesMaxAge: time.Hour})
+	return h
+}
+
+func join(t testing.TB, url string) *house {
+	t.Helper()
+	h := &house{url: url}
+	h.nc, h.js = connect(t, url)
+	return h
+}
+
+func connect(t testing.TB, url string) (*nats.Conn, jetstream.JetStream) {
+	t.Helper()
+	nc, err := nats.Connect(url, nats.MaxReconnects(-1), nats.ReconnectWait(20*time.Millisecond), nats.ReconnectJitter(0, 0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(nc.Close)
+	js, err := jetstream.New(nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return nc, js
+}
+
+func (h *house) provision(t testing.TB, o subjects.Options) {
+	t.Helper()
+	if err := subjects.Provision(t.Context(), h.js, h.names, o, slog.New(slog.DiscardHandler)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// An employee is a running worker with a connection and a pool of its own.
+type employee struct {
+	nc   *nats.Conn
+	log  *logbook
+	quit context.CancelFunc
+	done chan error
+}
+
+// hire starts a worker.
+func (h *house) hire(t testing.TB, o worker.Options, relays ...relay.Relay) *employee {
+	t.Helper()
+	return h.hireWith(t, o, relay.Options{}, relays...)
+}
+
+func (h *house) hireWith(t testing.TB, o worker.Options, po relay.Options, relays ...relay.Relay) *employee {
+	t.Helper()
+	nc, js := connect(t, h.url)
+	e := &employee{nc: nc, log: newLogbook(), done: make(chan error, 1)}
+	o.Log = slog.New(e.log)
+	if len(o.RetryDelays) == 0 {
+		o.RetryDelays = worker.Schedule{10 * time.Millisecond}
+	}
+	ctx, quit := context.WithCancel(context.Background())
+	e.quit = quit
+	w := worker.New(js, h.names, relay.NewPool(relays, po), o)
+	go func() { e.done <- w.Run(ctx) }()
+	t.Cleanup(func() { e.leave(t) })
+	return e
+}
+
+// leave has the worker drain, and waits for it.
+func (e *employee) leave(t testing.TB) {
+	t.Helper()
+	e.quit()
+	select {
+	case err := <-e.done:
+		e.done <- nil // it may be asked again
+		if err != nil {
+			t.Errorf("the worker ended with: %v", err)
+		}
+	case <-time.After(patience):
+		t.Error("the worker does not end")
+	}
+}
+
+// publish puts a batch on the queue.
+func (h *house) publish(t testing.TB, campaign string, b envelope.Batch) {
+	t.Helper()
+	if b.From == "" {
+		b.From = "news@example.com"
+	}
+	if b.Message == "" && b.MessageRef == "" {
+		b.Message = "Subject: t\n\nhi\n"
+	}
+	h.publishRaw(t, campaign, string(b.AppendJSON(nil)))
+}
+
+func (h *house) publishRaw(t testing.TB, campaign, data string, header ...string) {
+	t.Helper()
+	msg := nats.NewMsg(h.names.Batches(campaign))
+	msg.Data = []byte(data)
+	for i := 0; i < len(header); i += 2 {
+		msg.Header.Set(header[i], header[i+1])
+	}
+	if _, err := h.js.PublishMsg(t.Context(), msg); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// queued is the number of batches on the queue.
+func (h *house) queued(t testing.TB) int { return h.stored(t, h.names.BatchesStream()) }
+
+func (h *house) stored(t testing.TB, stream string) int {
+	t.Helper()
+	s, err := h.js.Stream(t.Context(), stream)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return int(s.CachedInfo().State.Msgs)
+}
+
+// A tail follows a stream from its beginning.
+type tail struct {
+	t    testing.TB
+	msgs jetstream.MessagesContext
+}
+
+func (h *house) tail(t testing.TB, stream, subject string) *tail {
+	t.Helper()
+	c, err := h.js.OrderedConsumer(t.Context(), stream, jetstream.OrderedConsumerConfig{FilterSubjects: []string{subject}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	msgs, err := c.Messages()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(msgs.Stop)
+	return &tail{t, msgs}
+}
+
+// next waits for the next message.
+func (l *tail) next() jetstream.Msg {
+	l.t.Helper()
+	msg, err := l.msgs.Next(jetstream.NextMaxWait(patience))
+	if err != nil {
+		l.t.Fatalf("nothing came: %v", err)
+	}
+	return msg
+}
+
+// A ledger follows the journal of one batch and knows the newest result of
+// each recipient, as a user who reads the outcomes would.
+type ledger struct {
+	*tail
+	events  []subjects.Event
+	newest  map[string]outcome
+	attempt int // of the last entry
+}
+
+type outcome struct {
+	status  subjects.Status
+	relay   string
+	code    int
+	text    string
+	attempt int
+}
+
+func (h *house) ledger(t testing.TB, campaign, batch string) *ledger {
+	t.Helper()
+	return &ledger{tail: h.tail(t, h.names.OutcomesStream(), h.names.Outcomes(campaign, batch)), newest: make(map[string]outcome)}
+}
+
+// until reads on to the next entry with the event.
+func (l *ledger) until(event subjects.Event) subjects.Entry {
+	l.t.Helper()
+	for {
+		msg := l.next()
+		var e subjects.Entry
+		if err := json.Unmarshal(msg.Data(), &e); err != nil {
+			l.t.Fatalf("%s: %v", msg.Data(), err)
+		}
+		l.events = append(l.events, e.Event)
+		l.attempt = e.Attempt
+		for _, r := range e.Results {
+			if e.Event == subjects.Sending {
+				continue
+			}
+			for _, recipient := range r.Recipients {
+				if was := l.newest[recipient]; was.status.Final() {
+					l.t.Errorf("%s is %s after it was %s", recipient, r.Status, was.status)
+				}
+				l.newest[recipient] = outcome{r.Status, r.Relay, r.Code, r.Text, e.Attempt}
+			}
+		}
+		if e.Event == event {
+			return e
+		}
+	}
+}
+
+// tally counts recipients by their newest status.
+func (l *ledger) tally() map[subjects.Status]int {
+	counts := make(map[subjects.Status]int)
+	for _, o := range l.newest {
+		counts[o.status]++
+	}
+	return counts
+}
+
+// A logbook keeps the messages of a log, and wakes who waits for one.
+type logbook struct {
+	*page
+	attrs []slog.Attr
+}
+
+type page struct {
+	mu    sync.Mutex
+	lines []line
+	more  chan struct{} // closed at the next line
+}
+
+type line struct {
+	message string
+	attrs   map[string]string
+}
+
+func newLogbook() *logbook { return &logbook{page: &page{more: make(chan struct{})}} }
+
+func (l *logbook) Enabled(context.Context, slog.Level) bool { return true }
+func (l *logbook) WithGroup(string) slog.Handler            { return l }
+func (l *logbook) WithAttrs(attrs []slog.Attr) slog.Handler {
+	return &logbook{l.page, slices.Concat(l.attrs, attrs)}
+}
+
+func (l *logbook) Handle(_ context.Context, r slog.Record) error {
+	n := line{r.Message, make(map[string]string)}
+	for _, a := range l.attrs {
+		n.attrs[a.Key] = a.Value.String()
+	}
+	r.Attrs(func(a slog.Attr) bool { n.attrs[a.Key] = a.Value.String(); return true })
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.lines = append(l.lines, n)
+	close(l.more)
+	l.more = make(chan struct{})
+	return nil
+}
+
+// wait waits until a message was logged n times and returns the nth.
+func (l *logbook) wait(t testing.TB, message string, n int) line {
+	t.Helper()
+	timer := time.NewTimer(patience)
+	defer timer.Stop()
+	for {
+		l.mu.Lock()
+		lines, more := l.lines, l.more
+		l.mu.Unlock()
+		left := n
+		for _, line := range lines {
+			if line.message == message {
+				if left--; left == 0 {
+					return line
+				}
+			}
+		}
+		select {
+		case <-more:
+		case <-timer.C:
+			t.Fatalf("%q was not logged %d times, but %v", message, n, lines)
+		}
+	}
+}
+
+func (l *logbook) count(message string) (n int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, line := range l.lines {
+		if line.message == message {
+			n++
+		}
+	}
+	return n
+}
+
+// A postOffice is a recording sink: it knows how often each recipient was
+// accepted.
+type postOffice struct {
+	*sink.Server
+	mu       sync.Mutex
+	accepted map[string]int
+	sizes    map[int64]int // messages by size
+}
+
+func openSink(t testing.TB, o sink.Options, rules ...string) *postOffice {
+	t.Helper()
+	p := &postOffice{accepted: make(map[string]int), sizes: make(map[int64]int)}
+	o.Rules = parseRules(t, rules...)
+	first := o.Recorder
+	o.Recorder = func(tx sink.Transaction) {
+		if first != nil {
+			first(tx)
+		}
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.sizes[tx.Size]++
+		for _, r := range tx.Recipients {
+			p.accepted[r]++
+		}
+	}
+	var err error
+	if p.Server, err = sink.Start(o); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		defer cancel()
+		if err := p.Close(ctx); err != nil {
+			t.Error(err)
+		}
+	})
+	return p
+}
+
+func parseRules(t testing.TB, rules ...string) []sink.Rule {
+	t.Helper()
+	parsed, err := sink.ParseRules(rules...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return parsed
+}
+
+// seen returns how often each recipient was accepted.
+func (p *postOffice) seen() map[string]int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return maps.Clone(p.accepted)
+}
+
+// relay is the sink as a relay of a worker.
+func (p *postOffice) relay(t testing.TB, change ...func(*relay.Config)) relay.Relay {
+	t.Helper()
+	return smtpRelay(t, "sink", p.Addr(), change...)
+}
+
+func smtpRelay(t testing.TB, name, addr string, change ...func(*relay.Config)) relay.Relay {
+	t.Helper()
+	host, portText, err := net.SplitHostPort(addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	port, err := strconv.Atoi(portText)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := relay.Config{
+		Name: name, Kind: relay.KindSMTP, Host: host, Port: port, Domain: "worker.test",
+		Tries: 1, MaxConnectionAttempts: 5, WorthlessFor: time.Minute, EnvelopeLimit: 100,
+		TalkAttempts: 1, Connections: 4, TLS: relay.TLSNone, Overlap: "auto",
+	}
+	for _, f := range change {
+		f(&c)
+	}
+	relays, err := relay.FromConfig([]relay.Config{c}, relay.Outlets{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return relays[0]
+}
+
+// A memory is a relay without a wire. It accepts everybody unless told
+// otherwise, and keeps count.
+type memory struct {
+	// reply, if not nil, answers one recipient; nil: accepted.
+	reply func(recipient string) *smtp.Reply
+	// gate, if not nil, is received from before an envelope is answered.
+	gate chan struct{}
+
+	mu       sync.Mutex
+	accepted map[string]int
+	begun    map[string]int
+	wire     map[string]int // messages by content
+	arrived  chan []string  // recipients of an envelope that has begun; nil: nobody waits
+}
+
+func newMemory() *memory {
+	return &memory{accepted: make(map[string]int), begun: make(map[string]int), wire: make(map[string]int)}
+}
+
+func (m *memory) relay(change ...func(*relay.Config)) relay.Relay {
+	c := relay.Config{Name: "memory", Connections: 4, EnvelopeLimit: 100, MaxConnectionAttempts: 5, WorthlessFor: time.Minute}
+	for _, f := range change {
+		f(&c)
+	}
+	return relay.Relay{Config: c, Dialer: m}
+}
+
+func (m *memory) Dial(context.Context) (relay.Session, error) { return &memorySession{m: m}, nil }
+
+func (m *memory) seen() map[string]int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return maps.Clone(m.accepted)
+}
+
+type memorySession struct {
+	m    *memory
+	dead bool
+}
+
+func (s *memorySession) Usable() bool       { return !s.dead }
+func (s *memorySession) MaxRecipients() int { return 0 }
+func (s *memorySession) Close() error       { return nil }
+
+func (s *memorySession) Send(ctx context.Context, e *smtp.Envelope, _ func() *smtp.Envelope) error {
+	s.m.mu.Lock()
+	for _, r := range e.Recipients {
+		s.m.begun[r]++
+	}
+	s.m.mu.Unlock()
+	if s.m.arrived != nil {
+		s.m.arrived <- slices.Clone(e.Recipients)
+	}
+	if s.m.gate != nil {
+		select {
+		case <-s.m.gate:
+		case <-ctx.Done():
+			s.dead = true
+			return &smtp.Error{MBS: "MBS009", Err: ctx.Err()}
+		}
+	}
+	if e.BeforeEnd != nil {
+		if err := e.BeforeEnd(ctx); err != nil {
+			s.dead = true
+			return &smtp.Error{MBS: "MBS009", Err: err}
+		}
+	}
+	s.m.mu.Lock()
+	defer s.m.mu.Unlock()
+	s.m.wire[string(e.Message.Wire())]++
+	for i, r := range e.Recipients {
+		said := &smtp.Reply{Code: 250, Enhanced: "2.0.0", Text: "ok", Command: "END"}
+		if s.m.reply != nil {
+			said = cmp.Or(s.m.reply(r), said)
+		}
+		status := smtp.Accepted
+		switch {
+		case said.Code >= 500:
+			status = smtp.Rejected
+		case said.Code >= 400:
+			status = smtp.Deferred
+		default:
+			s.m.accepted[r]++
+		}
+		e.Results[i] = smtp.Result{Status: status, Reply: said}
+	}
+	return nil
+}
+
+// away is a relay that nobody can connect to.
+type away struct{}
+
+var errAway = errors.New("connection refused")
+
+func (away) Dial(context.Context) (relay.Session, error) {
+	return nil, &smtp.Error{MBS: "MBS003", Unwell: true, Err: errAway}
+}
+
+// people returns n addresses in the domains, in turn.
+func people(n int, domains ...string) []string {
+	list := make([]string, n)
+	for i := range list {
+		list[i] = fmt.Sprintf("p%d@%s", i, domains[i%len(domains)])
+	}
+	return list
+}
+
+// onceEach checks that exactly these recipients were accepted, each once.
+func onceEach(t testing.TB, got map[string]int, want ...[]string) {
+	t.Helper()
+	all := slices.Concat(want...)
+	lost := 0
+	for _, r := range all {
+		if got[r] == 0 {
+			lost++
+		}
+	}
+	twice := 0
+	for _, n := range got {
+		if n > 1 {
+			twice++
+		}
+	}
+	if lost > 0 || twice > 0 || len(got) != len(all) {
+		t.Errorf("of %d recipients %d were accepted, %d never, %d more than once", len(all), len(got), lost, twice)
+	}
+}
