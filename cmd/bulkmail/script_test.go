@@ -252,24 +252,30 @@ func exitsCommand(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// nextPort counts the ports that freeport has given.
-var nextPort atomic.Uint32
+// ports counts the ports that freePort has looked at.
+var ports atomic.Uint32
 
-// freeport VARIABLE... sets variables to ports of loopback that nothing listens
-// on. They are below those that the kernel gives to connections and to
-// listeners on port 0, so that nobody else gets them meanwhile.
+// freePort is a port of loopback that nothing listens on. It is below those
+// that the kernel gives to connections and to listeners on port 0, so that
+// nobody gets it meanwhile.
+func freePort(fatalf func(string, ...any)) uint32 {
+	const first, most = 20_000, 12_000
+	for range most {
+		port := first + (uint32(os.Getpid())*64+ports.Add(1))%most
+		if l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port)); err == nil {
+			_ = l.Close()
+			return port
+		}
+	}
+	fatalf("no port is free")
+	return 0
+}
+
+// freeport VARIABLE... sets variables to ports that nothing listens on.
 func freeportCommand(ts *testscript.TestScript, neg bool, args []string) {
 	usageOf(ts, neg || len(args) == 0, "freeport VARIABLE...")
-	for i := 0; i < len(args); {
-		const first, ports = 20_000, 12_000
-		port := first + (uint32(os.Getpid())*64+nextPort.Add(1))%ports
-		l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", fmt.Sprint(port)))
-		if err != nil {
-			continue
-		}
-		ts.Check(l.Close())
-		ts.Setenv(args[i], fmt.Sprint(port))
-		i++
+	for _, variable := range args {
+		ts.Setenv(variable, fmt.Sprint(freePort(ts.Fatalf)))
 	}
 }
 
