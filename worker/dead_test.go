@@ -1,0 +1,130 @@
+package worker_test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"bulkmail/envelope"
+	"bulkmail/subjects"
+	"bulkmail/worker"
+)
+
+// Issue 2, number 6: what cannot be read goes to the dead letters as it was
+// published, with a reason that names the field, and leaves the queue.
+func TestEveryKindOfBadBatchIsADeadLetterThatNamesTheField(t *testing.T) {
+	t.Parallel()
+	h, post := newHouse(t), newMemory()
+	e := h.hire(t, worker.Options{}, post.relay())
+	const good = `"from":"a@example.com","recipients":["x@example.net"],"message":"Subject: t\n\nhi\n"`
+	cases := []struct{ campaign, batch, reason string }{
+		{"no-json", "Dear all,", "batch: not a JSON object"},
+		{"nothing", "", "batch: empty"},
+		{"cut-short", `{"id":"1","from":"a@exam`, "from"},
+		{"two-objects", "{" + good + "}{}", "nothing after it"},
+		{"unknown-field", `{"form":"a@example.com",` + good + "}", `"form": unknown field`},
+		{"field-twice", `{"from":"b@example.com",` + good + "}", "from: given twice"},
+		{"bad-id", `{"id":"a b",` + good + "}", `id: "a b" is not 1 to 64 letters, digits, _ or -`},
+		{"no-sender", `{"recipients":["x@example.net"],"message":"hi"}`, "from: missing"},
+		{"bad-sender", `{"from":"nobody","recipients":["x@example.net"],"message":"hi"}`, "from: "},
+		{"no-recipients", `{"from":"a@example.com","message":"hi"}`, "recipients: missing"},
+		{"empty-list", `{"from":"a@example.com","recipients":[],"message":"hi"}`, "recipients: the list is empty"},
+		{"number-for-address", `{"from":"a@example.com","recipients":["x@example.net",7],"message":"hi"}`, "recipients[1]"},
+		{"no-message", `{"from":"a@example.com","recipients":["x@example.net"]}`, "message, message_ref: give exactly one"},
+		{"two-messages", `{` + good + `,"message_ref":"m"}`, "message, message_ref: give exactly one"},
+		{"no-such-object", `{"id":"1","from":"a@example.com","recipients":["x@example.net"],"message_ref":"november"}`, `message_ref: there is no object "november" in the object store`},
+		{"long-line", `{"from":"a@example.com","recipients":["x@example.net"],"message":"Subject: t\n\n` + strings.Repeat("x", 1200) + `\n"}`, "message: "},
+	}
+	for _, c := range cases {
+		h.publishRaw(t, c.campaign, c.batch)
+	}
+	letters := h.tail(t, h.names.DeadStream(), h.names.Dead("*"))
+	got := make(map[string]string)
+	for range cases {
+		msg := letters.next()
+		campaign, _ := h.names.Campaign(msg.Subject())
+		got[campaign] = msg.Headers().Get(subjects.HeaderReason)
+		if cause := msg.Headers().Get(subjects.HeaderCause); cause != subjects.CauseUnreadable {
+			t.Errorf("%s: the cause is %q", campaign, cause)
+		}
+		if !subjects.ValidID(msg.Headers().Get(subjects.HeaderBatch)) {
+			t.Errorf("%s: the batch is %q", campaign, msg.Headers().Get(subjects.HeaderBatch))
+		}
+		for _, c := range cases {
+			if c.campaign == campaign && c.batch != string(msg.Data()) {
+				t.Errorf("%s: the dead letter is not the batch as published: %s", campaign, msg.Data())
+			}
+		}
+	}
+	for _, c := range cases {
+		if !strings.Contains(got[c.campaign], c.reason) {
+			t.Errorf("%s: the reason %q does not say %q", c.campaign, got[c.campaign], c.reason)
+		}
+	}
+
+	// They harm nobody behind them.
+	h.publishRaw(t, "fine", "{"+good+`,"id":"1"}`)
+	h.ledger(t, "fine", "1").until(subjects.Done)
+	e.leave(t)
+	if n := h.queued(t); n != 0 {
+		t.Errorf("%d batches are left on the queue", n)
+	}
+	if n := h.stored(t, h.names.OutcomesStream()); n != 2 && n != 3 {
+		t.Errorf("%d journal entries, want only those of the good batch", n)
+	}
+	onceEach(t, post.seen(), []string{"x@example.net"})
+}
+
+func TestTheSameBadBatchTwiceIsTwoDeadLetters(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t)
+	h.hire(t, worker.Options{})
+	letters := h.tail(t, h.names.DeadStream(), h.names.Dead("c"))
+	for range 2 {
+		h.publishRaw(t, "c", "no batch", "Bulkmail-Test", "1")
+	}
+	first, second := letters.next(), letters.next()
+	if a, b := first.Headers().Get(subjects.HeaderBatch), second.Headers().Get(subjects.HeaderBatch); a == b {
+		t.Errorf("both are batch %s: nobody could tell them apart", a)
+	}
+}
+
+func TestABatchWithoutIDIsKnownByItsMessageIDOrItsPlace(t *testing.T) {
+	t.Parallel()
+	h, post := newHouse(t), newMemory()
+	h.hire(t, worker.Options{}, post.relay())
+	const batch = `{"from":"a@example.com","recipients":["p%d@example.net"],"message":"Subject: t\n\nhi\n"}`
+	h.publishRaw(t, "c", fmt.Sprintf(batch, 0), "Nats-Msg-Id", "nightly-7")
+	h.publishRaw(t, "c", fmt.Sprintf(batch, 1))
+	h.ledger(t, "c", "nightly-7").until(subjects.Done)
+	journals := &ledger{tail: h.tail(t, h.names.OutcomesStream(), h.names.CampaignOutcomes("c")), newest: make(map[string]outcome)}
+	for range 2 {
+		journals.until(subjects.Done)
+	}
+	onceEach(t, post.seen(), people(2, "example.net"))
+}
+
+func TestReasonsAreOneLine(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t)
+	h.hire(t, worker.Options{})
+	h.publishRaw(t, "c", `{"fr\r\nNats-Rollup: all":1}`)
+	reason := h.tail(t, h.names.DeadStream(), h.names.Dead("c")).next().Headers()
+	if reason.Get("Nats-Rollup") != "" || !strings.Contains(reason.Get(subjects.HeaderReason), "unknown field") {
+		t.Errorf("headers %v", reason)
+	}
+}
+
+func TestADeadLetterCanBePublishedAgain(t *testing.T) {
+	t.Parallel()
+	h, post := newHouse(t), newMemory()
+	h.hire(t, worker.Options{}, post.relay())
+	list := people(3, "example.net")
+	batch := envelope.Batch{ID: "1", Recipients: list, MessageRef: "late"}
+	h.publish(t, "c", batch)
+	letter := h.tail(t, h.names.DeadStream(), h.names.Dead("c")).next()
+	h.putMessage(t, "late", "Subject: late\n\nhi\n")
+	h.publishRaw(t, "c", string(letter.Data()))
+	h.ledger(t, "c", "1").until(subjects.Done)
+	onceEach(t, post.seen(), list)
+}
