@@ -31,7 +31,8 @@ func (p *Pool) blame(m *member, now time.Time, what mishap, err error) *Error {
 	news := false
 	switch {
 	case what.stale && said.Reply == nil && !said.Loud && said.MBS != "MBS014":
-		// Servers close sessions that have been idle.
+		// Servers close sessions that have been idle: these too, then.
+		p.hangUpIdle(m, now)
 	case !what.dialing && (said.Unwell || said.Loud):
 		news = h.park(now, what.began, said.RetryAfter, cause)
 	case !what.dialing && (!what.fruitless || said.MBS == ""):

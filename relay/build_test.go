@@ -92,19 +92,36 @@ func TestAListGoesOutOverSMTPAndEveryoneIsTakenOnce(t *testing.T) {
 	}
 }
 
+func TestCloseLetsAnSMTPTransactionFinish(t *testing.T) {
+	t.Parallel()
+	_, c := server(t, "a", sink.Options{Delay: 100 * time.Millisecond})
+	sending := make(chan struct{}, 100)
+	p := NewPool(build(t, Outlets{Conversation: func(_, line string) {
+		if strings.HasPrefix(line, "S: 354") {
+			sending <- struct{}{}
+		}
+	}}, c), Options{})
+	l := newList(p, "x", 1000)
+	l.message = message(t)
+	p.Add(l)
+	<-sending
+	closePool(t, p)
+	if l.status[smtp.Accepted] < 100 || len(l.settled)+len(l.queue) != 1000 || len(l.status) > 1 {
+		t.Errorf("%v, %d back in the queue", l.status, len(l.queue))
+	}
+}
+
 func TestTheConversationGoesToAFileThatRelaysMayShare(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "conversation")
 	shared := func(c *Config) { c.Conversation = path }
-	_, a := server(t, "a", sink.Options{}, shared, perRobin(100))
-	_, b := server(t, "b", sink.Options{}, shared, perRobin(100))
+	_, a := server(t, "a", sink.Options{}, shared, func(c *Config) { c.MaxMessages = 100 })
+	_, b := server(t, "b", sink.Options{}, shared, func(c *Config) { c.MaxMessages = 100 })
 	p := NewPool(build(t, Outlets{}, a, b), Options{})
-	for range 4 {
-		l := newList(p, "x", 100)
-		l.message = message(t)
-		p.Add(l)
-		<-l.finished
-	}
+	l := newList(p, "x", 200)
+	l.message = message(t)
+	p.Add(l)
+	<-l.finished
 	closePool(t, p)
 	got, err := os.ReadFile(path)
 	if err != nil {

@@ -182,7 +182,6 @@ func (p *Pool) dialWhatIsMissing(now time.Time) {
 // dial opens a session. Caller holds mu.
 func (p *Pool) dial(m *member, now time.Time) {
 	m.dials = append(m.dials, now)
-	p.stall.on = false
 	p.wg.Go(func() { p.run(m, now) })
 }
 

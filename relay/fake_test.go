@@ -21,19 +21,23 @@ var kind = &smtp.Reply{Code: 250, Enhanced: "2.0.0", Text: "ok", Command: "END"}
 // recorder is a relay in memory that accepts everything after a while, unless
 // told otherwise, and writes down what it was given.
 type recorder struct {
-	latency  time.Duration // of one envelope
-	dialTime time.Duration
-	dial     func(n int) error                   // of the nth dial, from 1; nil: fine
-	reply    func(n int, e *smtp.Envelope) error // of the nth envelope, from 1: sets the results; nil: all accepted
-	most     int                                 // MaxRecipients
-	overlap  bool                                // ask for the envelope to follow
-	hold     chan struct{}                       // if not nil, envelopes wait until it is closed
-	mu       sync.Mutex
-	dials    int
-	open     int
-	mostOpen int
-	said     int // QUIT
-	sent     []sending
+	latency   time.Duration // of one envelope
+	dialTime  time.Duration
+	dialSlow  func(n int) time.Duration           // instead of dialTime, of the nth dial, from 1
+	slow      func(session int) time.Duration     // instead of latency
+	dial      func(n int) error                   // of the nth dial, from 1; nil: fine
+	reply     func(n int, e *smtp.Envelope) error // of the nth envelope, from 1: sets the results; nil: all accepted
+	most      int                                 // MaxRecipients
+	idleLimit time.Duration                       // the server closes sessions that were idle for so long
+	survives  bool                                // a session goes on after an error
+	overlap   bool                                // ask for the envelope to follow
+	hold      chan struct{}                       // if not nil, envelopes wait until it is closed
+	mu        sync.Mutex
+	dials     int
+	open      int
+	mostOpen  int
+	said      int // QUIT
+	sent      []sending
 }
 
 // sending is one envelope as a recorder met it.
@@ -49,6 +53,7 @@ type recorderSession struct {
 	r        *recorder
 	no       int
 	dead     bool
+	used     time.Time
 	promised *smtp.Envelope
 }
 
@@ -57,7 +62,11 @@ func (r *recorder) Dial(ctx context.Context) (Session, error) {
 	r.dials++
 	n := r.dials
 	r.mu.Unlock()
-	if err := pause(ctx, r.dialTime); err != nil {
+	wait := r.dialTime
+	if r.dialSlow != nil {
+		wait = r.dialSlow(n)
+	}
+	if err := pause(ctx, wait); err != nil {
 		return nil, err
 	}
 	if r.dial != nil {
@@ -69,7 +78,7 @@ func (r *recorder) Dial(ctx context.Context) (Session, error) {
 	defer r.mu.Unlock()
 	r.open++
 	r.mostOpen = max(r.mostOpen, r.open)
-	return &recorderSession{r: r, no: n}, nil
+	return &recorderSession{r: r, no: n, used: time.Now()}, nil
 }
 
 func pause(ctx context.Context, d time.Duration) error {
@@ -97,6 +106,11 @@ func (s *recorderSession) Send(ctx context.Context, e *smtp.Envelope, next func(
 	if s.dead {
 		return &smtp.Error{MBS: "MBS009"}
 	}
+	if limit := s.r.idleLimit; limit > 0 && began.Sub(s.used) >= limit {
+		s.dead = true
+		return &smtp.Error{MBS: "MBS009", Unwell: true}
+	}
+	defer func() { s.used = time.Now() }()
 	if s.r.overlap && next != nil {
 		s.promised = next()
 	}
@@ -108,7 +122,11 @@ func (s *recorderSession) Send(ctx context.Context, e *smtp.Envelope, next func(
 			return &smtp.Error{MBS: "MBS009", Err: ctx.Err()}
 		}
 	}
-	if err := pause(ctx, s.r.latency); err != nil {
+	wait := s.r.latency
+	if s.r.slow != nil {
+		wait = s.r.slow(s.no)
+	}
+	if err := pause(ctx, wait); err != nil {
 		s.dead = true
 		return &smtp.Error{MBS: "MBS009", Err: err}
 	}
@@ -117,7 +135,7 @@ func (s *recorderSession) Send(ctx context.Context, e *smtp.Envelope, next func(
 	s.r.sent = append(s.r.sent, sending{time.Now(), began, s.no, slices.Clone(e.Recipients), followed})
 	if s.r.reply != nil {
 		err := s.r.reply(len(s.r.sent), e)
-		s.dead = err != nil
+		s.dead = err != nil && !s.r.survives
 		return err
 	}
 	answer(e, smtp.Accepted)

@@ -63,3 +63,30 @@ func TestNoEnvelopeFollowsWhileAnotherRelayIsFreeToTakeIt(t *testing.T) {
 		}
 	})
 }
+
+func TestTheLastErrorIsThatOfTheServerNotThatOfTheBrokenPromise(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		r := &recorder{overlap: true, reply: unwell(1, throttled)}
+		p := NewPool([]Relay{named("a", r)}, Options{})
+		<-add(p, "x", 200).finished
+		if e := p.Status()[0].LastError; e == nil || e.Code != 454 {
+			t.Errorf("the last error is %v, want what the server said", e)
+		}
+		closePool(t, p)
+	})
+}
+
+func TestNothingFollowsAProbe(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		r := &recorder{overlap: true, survives: true, reply: unwell(3, throttled)}
+		p := NewPool([]Relay{named("a", r)}, Options{})
+		<-add(p, "x", 1000).finished
+		closePool(t, p)
+		at := began(r)
+		if at[0] != 0 || at[1] != 0 || at[2] != 5*time.Second || at[3] != 15*time.Second {
+			t.Errorf("envelopes went out after %v", at[:4])
+		}
+	})
+}

@@ -99,9 +99,9 @@ func TestAnUnwellRelayIsParkedAndAnotherTakesItsEnvelopes(t *testing.T) {
 func TestAParkedRelayIsProbedWithOneEnvelopeAfterABackoffThatDoubles(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		r := &recorder{reply: unwell(8, throttled)}
+		r := &recorder{reply: unwell(8, throttled), survives: true}
 		p := NewPool([]Relay{named("a", r, connections(1))}, Options{Backoff: 5 * time.Second, MaxBackoff: time.Minute})
-		l := add(p, "x", 1000)
+		l := add(p, "x", 100)
 		<-l.finished
 		closePool(t, p)
 		want := []time.Duration{0, 5, 15, 35, 75, 135, 195, 255, 315} // 5, 10, 20, 40, 60, 60, ...
@@ -110,31 +110,75 @@ func TestAParkedRelayIsProbedWithOneEnvelopeAfterABackoffThatDoubles(t *testing.
 				t.Errorf("envelope %d went out after %v, want %v", i+1, at, want[i]*time.Second)
 			}
 		}
-		if r.messages() != 8*100+1000 {
-			t.Errorf("%d messages", r.messages())
+		if len(l.stalls) != 8 {
+			t.Errorf("the source was told of %d stalls, want one a parking", len(l.stalls))
 		}
 	})
 }
 
 func TestSessionsThatFailTogetherParkTheRelayOnce(t *testing.T) {
 	t.Parallel()
+	for name, survives := range map[string]bool{"and end": false, "and go on": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				r := &recorder{latency: time.Second, reply: unwell(4, throttled), survives: survives}
+				var log logbook
+				p := NewPool([]Relay{named("a", r, connections(4))}, Options{Log: log.logger()})
+				l := add(p, "x", 1000)
+				<-l.finished
+				closePool(t, p)
+				at := began(r)
+				if at[3] != 0 || at[4] != 6*time.Second {
+					t.Errorf("envelopes went out after %v, want one after 5 s", at)
+				}
+				if at[5] != 7*time.Second {
+					t.Errorf("the second after the parking went out at %v, before the probe had its reply", at[5])
+				}
+				if parked, back := len(log.lines("relay is parked")), len(log.lines("relay is back")); parked != 1 || back != 1 {
+					t.Errorf("%d times parked, %d times back", parked, back)
+				}
+			})
+		})
+	}
+}
+
+func TestWhatWasBegunBeforeTheParkingDoesNotEndIt(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		r := &recorder{latency: time.Second, reply: unwell(4, throttled)}
-		var log logbook
-		p := NewPool([]Relay{named("a", r, connections(4))}, Options{Log: log.logger()})
-		l := add(p, "x", 1000)
+		r := &recorder{reply: unwell(1, throttled), slow: func(session int) time.Duration { return time.Duration(session) * time.Second }}
+		p := NewPool([]Relay{named("a", r, connections(2))}, Options{})
+		l := add(p, "x", 300)
 		<-l.finished
 		closePool(t, p)
-		at := began(r)
-		if at[3] != 0 || at[4] != 6*time.Second {
-			t.Errorf("envelopes went out after %v, want one after 5 s", at)
+		if at := began(r); at[0] != 0 || at[1] != 0 || at[2] != 6*time.Second {
+			t.Errorf("envelopes went out after %v, want the third when the parking of 5 s is over", at)
 		}
-		if at[5] != 7*time.Second {
-			t.Errorf("the second after the parking went out at %v, before the probe had its reply", at[5])
+	})
+}
+
+func TestADialThatFailsBesideOneThatSucceedsDoesNotParkTheRelay(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		tooMany := &smtp.Error{MBS: "MBS004", Command: "CONNECT", Unwell: true, Reply: &smtp.Reply{Code: 421, Text: "too many connections"}}
+		r := &recorder{
+			latency:  time.Millisecond,
+			dialSlow: func(n int) time.Duration { return time.Duration(n) * time.Second },
+			dial: func(n int) error {
+				if n == 1 {
+					return tooMany
+				}
+				return nil
+			},
 		}
-		if parked, back := len(log.lines("relay is parked")), len(log.lines("relay is back")); parked != 1 || back != 1 {
-			t.Errorf("%d times parked, %d times back", parked, back)
+		p := NewPool([]Relay{named("a", r, connections(2), func(c *Config) { c.MaxConnectionAttempts = 1; c.WorthlessFor = 0 })}, Options{})
+		start := time.Now()
+		l := add(p, "x", 1000)
+		<-l.finished
+		if took := time.Since(start); took != 2*time.Second+10*time.Millisecond {
+			t.Errorf("took %v", took)
 		}
+		closePool(t, p)
 	})
 }
 
@@ -179,27 +223,30 @@ func TestADialThatFailsTouchesNoEnvelope(t *testing.T) {
 func TestARelayIsWorthlessAfterMaxConnectionAttemptsAndThenProbed(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
+		var mu sync.Mutex
 		var dials []time.Duration
 		began := time.Now()
 		r := &recorder{dial: func(n int) error {
+			mu.Lock()
+			defer mu.Unlock()
 			dials = append(dials, time.Since(began))
-			if n < 12 {
+			if n < 14 {
 				return refused
 			}
 			return nil
 		}}
 		var log logbook
 		p := NewPool([]Relay{named("a", r, connections(3))}, Options{DialBackoff: time.Second, Log: log.logger()})
-		l := add(p, "x", 100)
+		l := add(p, "x", 300)
 		<-l.finished
 		closePool(t, p)
 		s, m := time.Second, time.Minute
 		want := []time.Duration{
-			0, s, 3 * s, 7 * s, 15 * s, // max_connection_attempts
+			0, 0, 0, s, 3 * s, 7 * s, 15 * s, // max_connection_attempts
 			15*s + m, 15*s + 3*m, 15*s + 7*m, 15*s + 15*m, 15*s + 31*m, 15*s + 63*m, // 1, 2, 4, 8, 16, 32 minutes
 			15*s + 123*m, // an hour at most
 		}
-		if !slices.Equal(dials, want) {
+		if !slices.Equal(dials[:len(want)], want) {
 			t.Errorf("dials after %v\nwant %v", dials, want)
 		}
 		if n := len(log.lines("relay is worthless")); n != 7 {
@@ -361,20 +408,21 @@ func TestAServerThatDropsEveryFreshSessionIsNotDialedWithoutPause(t *testing.T) 
 func TestAServerThatClosesIdleSessionsIsNotBlamed(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		r := &recorder{reply: func(n int, e *smtp.Envelope) error {
-			if n == 2 {
-				return &smtp.Error{MBS: "MBS009", Unwell: true}
-			}
-			answer(e, smtp.Accepted)
-			return nil
-		}}
-		p := NewPool([]Relay{named("a", r)}, Options{})
-		<-add(p, "x", 1).finished
+		r := &recorder{latency: time.Millisecond, idleLimit: 10 * time.Second}
+		p := NewPool([]Relay{named("a", r, connections(3))}, Options{})
+		<-add(p, "x", 300).finished
 		time.Sleep(20 * time.Second)
-		idle := time.Now()
-		<-add(p, "y", 1).finished
-		if took := time.Since(idle); took > 0 {
-			t.Errorf("the fresh session was %v late", took)
+		start := time.Now()
+		l := add(p, "y", 1)
+		<-l.finished
+		if took := time.Since(start); took != time.Millisecond {
+			t.Errorf("took %v", took)
+		}
+		if len(l.errs) != 1 {
+			t.Errorf("%d of the three closed sessions were tried, want one", len(l.errs))
+		}
+		if s := p.Status()[0]; s.State != Awake {
+			t.Errorf("%+v", s)
 		}
 		closePool(t, p)
 	})

@@ -87,8 +87,12 @@ func TestAFreshSessionFollowsAfterMaxMessagesPerConnection(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := &recorder{latency: time.Millisecond}
 		p := NewPool([]Relay{named("a", r, func(c *Config) { c.MaxMessagesPerConnection = 5; c.EnvelopeLimit = 2 })}, Options{})
+		start := time.Now()
 		l := add(p, "x", 12)
 		<-l.finished
+		if took := time.Since(start); took != 7*time.Millisecond {
+			t.Errorf("7 envelopes took %v", took)
+		}
 		closePool(t, p)
 		var got []int
 		perSession := map[int]int{}
@@ -99,6 +103,25 @@ func TestAFreshSessionFollowsAfterMaxMessagesPerConnection(t *testing.T) {
 		equal(t, "envelopes", got, []int{2, 2, 1, 2, 2, 1, 2})
 		if perSession[1] != 5 || perSession[2] != 5 || perSession[3] != 2 || r.mostOpen != 1 {
 			t.Errorf("messages by session %v, %d open at once", perSession, r.mostOpen)
+		}
+	})
+}
+
+func TestWhatWasNotAttemptedDoesNotCountForTheConnection(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		r := &recorder{reply: func(_ int, e *smtp.Envelope) error {
+			answer(e, smtp.Accepted)
+			if len(e.Results) > 1 {
+				e.Results[1] = smtp.Result{} // too many for it
+			}
+			return nil
+		}}
+		p := NewPool([]Relay{named("a", r, func(c *Config) { c.MaxMessagesPerConnection = 6; c.EnvelopeLimit = 2 })}, Options{})
+		<-add(p, "x", 6).finished
+		closePool(t, p)
+		if r.dials != 1 {
+			t.Errorf("%d sessions for 6 messages, max_messages_per_connection 6", r.dials)
 		}
 	})
 }
@@ -173,7 +196,11 @@ func TestADialThatHangsHoldsNobodyBack(t *testing.T) {
 		if n := a.dialed(); n != 1 {
 			t.Errorf("%d dials to the relay that does not answer", n)
 		}
+		began = time.Now()
 		closePool(t, p)
+		if took := time.Since(began); took > 0 {
+			t.Errorf("closing took %v", took)
+		}
 	})
 }
 

@@ -101,7 +101,7 @@ func (l *rateLimit) settle(now time.Time, taken, counted int) {
 	l.expire(now)
 	l.counted += counted
 	if last := len(l.recent) - 1; last >= 0 && now.Sub(l.recent[last].first) < l.per/rateSlots {
-		l.recent[last].last = now
+		l.recent[last].last = later(l.recent[last].last, now)
 		l.recent[last].messages += counted
 		return
 	}

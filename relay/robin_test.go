@@ -324,6 +324,18 @@ func TestMaxRateHoldsForRepliesInQuickSuccession(t *testing.T) {
 	}
 }
 
+func TestMaxRateHoldsForRepliesToldOutOfOrder(t *testing.T) {
+	t.Parallel()
+	r := NewRobin([]Limits{{MaxRate: Rate{14, time.Second}}})
+	r.Take(noon, 0, 7)
+	r.Take(noon, 0, 7)
+	r.Settle(noon.Add(2*time.Millisecond), 0, 7, 7)
+	r.Settle(noon.Add(time.Millisecond), 0, 7, 7)
+	if left := r.Left(noon.Add(1001*time.Millisecond), 0); left > 7 {
+		t.Errorf("%d left within a second of the later 7 replies", left)
+	}
+}
+
 func TestAnHourlyRateIsSpreadOverTheHour(t *testing.T) {
 	t.Parallel()
 	r := NewRobin([]Limits{{EnvelopeLimit: 100, MaxRate: Rate{10_000, time.Hour}}})

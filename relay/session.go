@@ -13,7 +13,7 @@ type session struct {
 	pool   *Pool
 	member *member
 	conn   Session
-	work   chan *Envelope // of one; filled under the pool's lock when the session is taken off the free list
+	work   chan *Envelope // of one; filled under the pool's lock when the session is taken off the free list; nil: hang up
 	follow func() *smtp.Envelope
 	idle   *time.Timer
 
@@ -67,9 +67,9 @@ func (p *Pool) run(m *member, began time.Time) {
 
 // dialFailed accounts for a dial that came to nothing.
 func (p *Pool) dialFailed(m *member, began time.Time, err error) {
-	now := time.Now()
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	now := time.Now() // under the lock, so that time never goes back for the robin
 	m.dialed(began)
 	if !p.closing {
 		_ = p.blame(m, now, mishap{began: began, dialing: true, others: m.open}, err)
@@ -86,9 +86,9 @@ func (m *member) dialed(began time.Time) {
 // open makes the session one of the pool and waits for its first envelope.
 func (s *session) open(began time.Time) *Envelope {
 	p, m := s.pool, s.member
-	now := time.Now()
 	atMost := s.conn.MaxRecipients()
 	p.mu.Lock()
+	now := time.Now()
 	m.dialed(began)
 	m.open++
 	if p.closing {
@@ -150,6 +150,19 @@ func (s *session) wait() *Envelope {
 	return nil
 }
 
+// hangUpIdle ends the sessions of m that have been idle for as long as one
+// that turned out to be dead. Caller holds mu.
+func (p *Pool) hangUpIdle(m *member, now time.Time) {
+	m.free = slices.DeleteFunc(m.free, func(s *session) bool {
+		old := now.Sub(s.waited) >= staleAfter
+		if old {
+			p.idle--
+			s.work <- nil
+		}
+		return old
+	})
+}
+
 // begun says that an envelope was cut for this session. Caller holds mu.
 func (s *session) begun(messages int, now time.Time) {
 	s.messages += messages
@@ -197,9 +210,9 @@ func (s *session) sent(e *Envelope, err error) *Envelope {
 	p, m := s.pool, s.member
 	t := count(e, err)
 	atMost, usable := s.conn.MaxRecipients(), s.conn.Usable()
-	now := time.Now()
 
 	p.mu.Lock()
+	now := time.Now()
 	next := s.promised
 	s.promised = nil
 	s.atMost = atMost
