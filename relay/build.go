@@ -116,7 +116,7 @@ func dialer(c Config, out Outlets, logs map[string]*conversation) (Dialer, error
 	}
 	logs[c.Conversation] = log
 	d.Conversation = func(line string) { log.line(c.Name, line) }
-	return &logged{overSMTP{d}, log}, nil
+	return &logged{d, log}, nil
 }
 
 // writable finds out early that a file cannot be written to.

@@ -6,6 +6,8 @@ import (
 	"os"
 	"sync"
 	"time"
+
+	"bulkmail/relay/smtp"
 )
 
 // conversation is the seed's CONVERSATION: a log of what is said and heard, of
@@ -64,13 +66,13 @@ func (c *conversation) line(relay, line string) {
 
 // logged is a dialer whose sessions are written down.
 type logged struct {
-	Dialer
+	*smtp.Dialer
 	to *conversation
 }
 
 func (l *logged) Dial(ctx context.Context) (Session, error) {
 	if err := l.to.use(); err != nil {
-		return nil, err
+		return nil, &smtp.Error{Loud: true, Unwell: true, Err: err}
 	}
 	s, err := l.Dialer.Dial(ctx)
 	if err != nil {
@@ -80,8 +82,9 @@ func (l *logged) Dial(ctx context.Context) (Session, error) {
 	return &loggedSession{s, l.to}, nil
 }
 
+// loggedSession has all that an [smtp.Session] has.
 type loggedSession struct {
-	Session
+	*smtp.Session
 	to *conversation
 }
 
