@@ -31,8 +31,7 @@ type watch struct {
 type event struct {
 	batch  string
 	entry  subjects.Entry
-	reason string // of a dead letter
-	unread bool   // of a dead letter: no journal will say that the batch is done
+	reason string // of a dead letter of which no journal will say that it is done
 }
 
 // newWatch follows a campaign from its first entry, or from now on.
@@ -63,12 +62,11 @@ func newWatch(ctx context.Context, c *client, campaign string, from time.Time) (
 		return e, err
 	})
 	w.pump(ctx, w.dead, func(m jetstream.Msg) (event, error) {
-		h := m.Headers()
-		return event{
-			batch:  h.Get(subjects.HeaderBatch),
-			reason: h.Get(subjects.HeaderReason),
-			unread: h.Get(subjects.HeaderCause) == subjects.CauseUnreadable,
-		}, nil
+		e := event{batch: m.Headers().Get(subjects.HeaderBatch)}
+		if m.Headers().Get(subjects.HeaderCause) != subjects.CauseExpired { // that is an outcome
+			e.reason = m.Headers().Get(subjects.HeaderReason)
+		}
+		return e, nil
 	})
 	return w, nil
 }

@@ -88,15 +88,20 @@ func TestAWatchShowsTheJournalsAndDeadLettersOfOneCampaign(t *testing.T) {
 	after := entry(subjects.Done, 2)
 	c.journal(t, "news", "b2", after)
 	expect(event{batch: "b2", entry: after})
-	for campaign, cause := range map[string]string{"news": subjects.CauseUnreadable, "other": subjects.CauseUnreadable} {
-		msg := &nats.Msg{Subject: c.names.Dead(campaign), Header: nats.Header{
-			subjects.HeaderBatch: {"b3"}, subjects.HeaderReason: {"recipients: missing"}, subjects.HeaderCause: {cause},
+	for _, dead := range []struct{ campaign, batch, cause string }{
+		{"other", "b3", subjects.CauseUnreadable},
+		{"news", "b4", subjects.CauseUnreadable},
+		{"news", "b5", subjects.CauseExpired},
+	} {
+		msg := &nats.Msg{Subject: c.names.Dead(dead.campaign), Header: nats.Header{
+			subjects.HeaderBatch: {dead.batch}, subjects.HeaderReason: {"why"}, subjects.HeaderCause: {dead.cause},
 		}}
 		if _, err := c.js.PublishMsg(t.Context(), msg); err != nil {
 			t.Fatal(err)
 		}
 	}
-	expect(event{batch: "b3", reason: "recipients: missing", unread: true})
+	expect(event{batch: "b4", reason: "why"})
+	expect(event{batch: "b5"}) // its journal says the same, as an outcome
 
 	// A tick is no event and no error.
 	tick := make(chan time.Time, 1)
