@@ -306,6 +306,14 @@ func (p *publication) tooLarge(size, limit int) error {
 
 // follow waits until every batch of the campaign is done.
 func (p *publication) follow(ctx context.Context) error {
+	err := p.followAll(ctx)
+	if ctx.Err() != nil {
+		return fmt.Errorf("no longer waiting; the workers go on, see: bulkmail outcomes %s", p.campaign)
+	}
+	return err
+}
+
+func (p *publication) followAll(ctx context.Context) error {
 	campaign, _, _, err := p.campaigns.get(ctx, p.campaign)
 	if err != nil {
 		return err
@@ -317,9 +325,6 @@ func (p *publication) follow(ctx context.Context) error {
 		err = p.readJournals(ctx, p.campaign, func(_ string, e subjects.Entry) { p.summary.add(e) })
 	}
 	shown.end(p.summary.final(), p.summary.note())
-	if ctx.Err() != nil {
-		return fmt.Errorf("no longer waiting; the workers go on, see: bulkmail outcomes %s", p.campaign)
-	}
 	if err != nil {
 		return err
 	}
@@ -355,7 +360,7 @@ func (p *publication) watch(ctx context.Context, shown *progress) error {
 			if e.reason != "" {
 				p.summary.dead = append(p.summary.dead, e.reason)
 			}
-			if p.open[e.batch] && (e.unread || e.entry.Event == subjects.Done) {
+			if p.open[e.batch] && (e.reason != "" || e.entry.Event == subjects.Done) {
 				p.open[e.batch] = false
 				left--
 			}
