@@ -207,20 +207,40 @@ func (h *Hold) announce() error {
 	waiting := h.sendings
 	h.sendings = nil
 	h.mu.Unlock()
-	if len(waiting) == 0 {
-		return nil
-	}
-	announced := make([]subjects.Results, len(waiting))
-	for i, s := range waiting {
-		announced[i] = s.Results
-	}
-	if err := h.append(h.ctx, h.entry(subjects.Sending, announced), nil); err != nil {
-		return err
-	}
-	for _, s := range waiting {
-		close(s.written)
+	for len(waiting) > 0 {
+		var announced []subjects.Results
+		whole := 0 // of those that wait, whose recipients are all in this entry or one before
+		for room := entryBytes; room > 0 && whole < len(waiting); {
+			s := &waiting[whole]
+			some, bytes := split(&s.Results, room)
+			announced = append(announced, some)
+			room -= bytes
+			if len(s.Recipients) == 0 {
+				whole++
+			}
+		}
+		if err := h.append(h.ctx, h.entry(subjects.Sending, announced), nil); err != nil {
+			return err
+		}
+		for _, s := range waiting[:whole] {
+			close(s.written)
+		}
+		waiting = waiting[whole:]
 	}
 	return nil
+}
+
+// split takes off r what fits into room, and at least one recipient.
+func split(r *subjects.Results, room int) (some subjects.Results, bytes int) {
+	n, bytes := 0, 100+len(r.Text)
+	for n < len(r.Recipients) && (bytes < room || n == 0) {
+		bytes += len(r.Recipients[n]) + 3
+		n++
+	}
+	some = *r
+	some.Recipients = r.Recipients[:n:n]
+	r.Recipients = r.Recipients[n:]
+	return some, bytes
 }
 
 // take takes one entry's worth of what is pending. event is empty when there is
@@ -231,16 +251,10 @@ func (h *Hold) take(closing bool) (event subjects.Event, taken []subjects.Result
 	room := entryBytes
 	for len(h.pending) > 0 && room > 0 {
 		p := &h.pending[0]
-		n, bytes := 0, 100+len(p.Text)
-		for n < len(p.Recipients) && (bytes < room || n == 0) {
-			bytes += len(p.Recipients[n]) + 3
-			n++
-		}
+		some, bytes := split(&p.Results, room)
+		taken = append(taken, some)
 		room -= bytes
-		cut := p.Results
-		cut.Recipients = p.Recipients[:n:n]
-		taken = append(taken, cut)
-		if p.Recipients = p.Recipients[n:]; len(p.Recipients) == 0 {
+		if len(p.Recipients) == 0 {
 			h.pending = h.pending[1:]
 		}
 	}
