@@ -12,6 +12,34 @@
 //     coalesce, each naming the sequence of the one before. A worker that lost
 //     its hold finds out at its next append, and [Hold.Lost] is closed.
 //  4. [Hold.Close] writes what is left and, when all is settled, the done.
+//
+// # What it costs
+//
+// Measured with one million recipients in 10 domains, 100 an envelope, all
+// accepted, on nats-server 2.15.2 with one replica; addresses of 27 octets.
+// Disk is the folder of the stream; memory is the whole broker after the run,
+// 32 MB before it (page cache not counted).
+//
+//	recipients a batch   entries   disk     disk with s2   broker memory
+//	1,000                  3,550    29 MB    9 MB          127 MB
+//	100                   ~30,000   35 MB    8 MB          135 MB
+//	10                   200,008    92 MB                  202 MB (peak 241 MB)
+//
+// So a billion recipients in batches of 1,000 are about 29 GB, or 9 GB with
+// compression, times the replicas, in a million subjects; the broker keeps
+// something below a kilobyte of memory for each subject. What to turn:
+//
+//   - Batches of 1,000, which is what publish makes. Small batches cost a claim
+//     and a done each.
+//   - BULKMAIL_OUTCOMES_MAX_AGE: the journal is also what keeps a batch that is
+//     published again from being sent again, so keep it longer than anybody
+//     might do that; 30 days unless set.
+//   - Compression: make the stream before the first worker does, with
+//     nats stream add BULKMAIL_OUTCOMES --subjects 'bulkmail.outcomes.*.*'
+//     --storage file --compression s2 --max-age 30d --allow-direct --defaults.
+//     Worth it from some tens of millions of recipients a month.
+//   - BULKMAIL_REPLICAS=3 in a cluster: three times the disk, and no outcome is
+//     lost with one server.
 package journal
 
 import (
