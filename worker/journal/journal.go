@@ -22,7 +22,7 @@
 //
 //	recipients a batch   entries   disk     disk with s2   broker memory
 //	1,000                  3,550    29 MB    9 MB          127 MB
-//	100                   ~30,000   35 MB    8 MB          135 MB
+//	100                            35 MB    8 MB          135 MB
 //	10                   200,008    92 MB                  202 MB (peak 241 MB)
 //
 // So a billion recipients in batches of 1,000 are about 29 GB, or 9 GB with
