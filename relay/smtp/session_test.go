@@ -1,0 +1,521 @@
+package smtp
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"bulkmail/envelope"
+)
+
+func mustMessage(t testing.TB, raw string) *envelope.Message {
+	t.Helper()
+	m, err := envelope.NewMessage(raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
+func plainDialer(addr string) *Dialer {
+	return &Dialer{Addr: addr, Domain: "client.test", Tries: 1, TLS: NoTLS, Overlap: OverlapOff}
+}
+
+// A willing server accepts everything and hands each message to got. It says
+// nothing to the command named silent, and tells reached that it came.
+func willing(conn net.Conn, silent string, reached chan<- struct{}, got func(from string, wire []byte)) {
+	r, w := bufio.NewReader(conn), bufio.NewWriter(conn)
+	say := func(s string) {
+		_, _ = w.WriteString(s)
+		if r.Buffered() == 0 {
+			_ = w.Flush()
+		}
+	}
+	quiet := func(command string) bool {
+		if command != silent {
+			return false
+		}
+		_ = w.Flush()
+		reached <- struct{}{}
+		_, _ = io.Copy(io.Discard, r)
+		return true
+	}
+	if quiet("CONNECT") {
+		return
+	}
+	say("220 willing\r\n")
+	var from string
+	for {
+		line, err := r.ReadString('\n')
+		if err != nil {
+			return
+		}
+		verb := strings.ToUpper(line[:min(4, len(line))])
+		if quiet(verb) {
+			return
+		}
+		switch verb {
+		case "EHLO":
+			say("250-willing\r\n250-PIPELINING\r\n250-8BITMIME\r\n250 SMTPUTF8\r\n")
+		case "MAIL":
+			from = line[len("MAIL FROM:<"):strings.IndexByte(line, '>')]
+			say("250 ok\r\n")
+		case "DATA":
+			say("354 go on\r\n")
+			var wire []byte
+			for {
+				l, err := r.ReadBytes('\n')
+				if err != nil {
+					return
+				}
+				if bytes.Equal(l, []byte(".\r\n")) {
+					break
+				}
+				wire = append(wire, l...)
+			}
+			if quiet("END") {
+				return
+			}
+			if got != nil {
+				got(from, wire)
+			}
+			say("250 queued\r\n")
+		case "QUIT":
+			say("221 bye\r\n")
+			return
+		default:
+			say("250 ok\r\n")
+		}
+	}
+}
+
+func TestCancellingTheContextReturnsAtOnce(t *testing.T) {
+	t.Parallel()
+	for _, silent := range []string{"CONNECT", "EHLO", "MAIL", "RCPT", "DATA", "END"} {
+		t.Run(silent, func(t *testing.T) {
+			t.Parallel()
+			reached := make(chan struct{}, 1)
+			addr := serve(t, func(conn net.Conn) { willing(conn, silent, reached, nil) })
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			var canceled time.Time
+			var wg sync.WaitGroup
+			wg.Go(func() { <-reached; canceled = time.Now(); cancel() })
+			e := &Envelope{From: "a@example.com", Recipients: []string{"b@example.net"}, Message: mustMessage(t, "Subject: x\n\ny\n")}
+			s, err := plainDialer(addr).Dial(ctx) // no reply may take 5 minutes
+			if err == nil {
+				err = s.Send(ctx, e, nil)
+			}
+			wg.Wait()
+			if took := time.Since(canceled); took > time.Second {
+				t.Errorf("it took %v", took)
+			}
+			if !errors.Is(err, context.Canceled) {
+				t.Errorf("%v, want %v", err, context.Canceled)
+			}
+			if e, ok := errors.AsType[*Error](err); !ok || e.Unwell {
+				t.Errorf("%v: the relay is not to blame", err)
+			}
+			if s == nil {
+				return
+			}
+			want := NotAttempted
+			if silent == "END" {
+				want = InDoubt
+			}
+			if e.Results[0].Status != want {
+				t.Errorf("status %d, want %d", e.Results[0].Status, want)
+			}
+			if s.Usable() {
+				t.Error("the session is said to be usable")
+			}
+		})
+	}
+}
+
+func TestAContextThatIsOverSendsNothing(t *testing.T) {
+	t.Parallel()
+	addr := serve(t, func(conn net.Conn) { willing(conn, "", nil, nil) })
+	s, err := plainDialer(addr).Dial(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	e := &Envelope{From: "a@example.com", Recipients: []string{"b@example.net"}, Message: mustMessage(t, "Subject: x\n\ny\n")}
+	if err := s.Send(ctx, e, nil); !errors.Is(err, context.Canceled) || e.Results[0].Status != NotAttempted {
+		t.Errorf("%v, %+v", err, e.Results)
+	}
+	if err := s.Send(t.Context(), e, nil); err != nil || e.Results[0].Status != Accepted {
+		t.Errorf("the session was not used up: %v, %+v", err, e.Results)
+	}
+	_ = s.Close()
+}
+
+// A server that reads and answers one command after the other, and stops
+// reading while it cannot get rid of its answers.
+func TestAGroupLargerThanTheWindowDoesNotBlock(t *testing.T) {
+	t.Parallel()
+	const recipients = 3000
+	long := strings.Repeat("no such user, and here is at length why that is so. ", 40)
+	addr := serve(t, func(conn net.Conn) {
+		_ = conn.(*net.TCPConn).SetReadBuffer(4 << 10)
+		_ = conn.(*net.TCPConn).SetWriteBuffer(4 << 10)
+		_, _ = io.WriteString(conn, "220 narrow\r\n")
+		r := bufio.NewReaderSize(conn, 512)
+		for {
+			line, err := r.ReadString('\n')
+			if err != nil {
+				return
+			}
+			reply := "250 ok\r\n"
+			switch line[:4] {
+			case "EHLO":
+				reply = "250-narrow\r\n250 PIPELINING\r\n"
+			case "RCPT":
+				reply = "550 5.1.1 " + long + "\r\n"
+			case "DATA":
+				reply = "554 5.5.1 no valid recipients\r\n"
+			case "QUIT":
+				reply = "221 bye\r\n"
+			}
+			if _, err := io.WriteString(conn, reply); err != nil {
+				return
+			}
+		}
+	})
+	d := plainDialer(addr)
+	d.Timeout = 20 * time.Second
+	s, err := d.Dial(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := &Envelope{From: "a@example.com", Message: mustMessage(t, "Subject: x\n\ny\n")}
+	for i := range recipients {
+		e.Recipients = append(e.Recipients, fmt.Sprintf("somebody-or-other-%05d@example.net", i))
+	}
+	if err := s.Send(t.Context(), e, nil); err != nil {
+		t.Fatal(err)
+	}
+	for i, r := range e.Results {
+		if r.Status != Rejected {
+			t.Fatalf("recipient %d has status %d", i, r.Status)
+		}
+	}
+	_ = s.Close()
+}
+
+// What a server receives, after unstuffing, is the message with its line ends
+// normalised and nothing else, and no message makes a second transaction.
+func TestNoMessageSmuggles(t *testing.T) {
+	t.Parallel()
+	evil := "MAIL FROM:<evil@example.org>\r\nRCPT TO:<victim@example.net>\r\nDATA\r\nSubject: smuggled\r\n\r\nboo\r\n.\r\n"
+	bodies := []string{"", ".", "..", ".\n", "a", "a\n", "\n\n\n", ".\r\n.\r\n", "x\n.", "x\n.\n.", "\x80\xff\n"}
+	for _, before := range []string{"\r\n", "\n", "\r", "\r\r\n", "\n\r", "\r\n\r\n", "x\r\n"} {
+		for _, dot := range []string{".", "..", ". ", ".x"} {
+			for _, after := range []string{"\r\n", "\n", "\r", "\r\r\n", "\n\n"} {
+				bodies = append(bodies, "first"+before+dot+after+evil)
+			}
+		}
+	}
+	for i := range 20 {
+		line := []byte("01234567890123456789")
+		line[i] = '.'
+		bodies = append(bodies, string(line)+"\n"+string(line[i:])+"\n")
+	}
+	var mu sync.Mutex
+	var froms []string
+	var got [][sha256.Size]byte
+	addr := serve(t, func(conn net.Conn) {
+		willing(conn, "", nil, func(from string, wire []byte) {
+			var unstuffed []byte
+			for line := range bytes.Lines(wire) {
+				unstuffed = append(unstuffed, bytes.TrimPrefix(line, []byte("."))...)
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			froms = append(froms, from)
+			got = append(got, sha256.Sum256(unstuffed))
+		})
+	})
+	for _, overlap := range []Overlap{OverlapOff, OverlapOn} {
+		froms, got = nil, nil
+		d := plainDialer(addr)
+		d.Overlap = overlap
+		s, err := d.Dial(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		var envelopes []*Envelope
+		var want [][sha256.Size]byte
+		for _, body := range bodies {
+			raw := "Subject: x\n\n" + body
+			envelopes = append(envelopes, &Envelope{From: "news@example.com", Recipients: []string{"ann@example.net"}, Message: mustMessage(t, raw)})
+			want = append(want, sha256.Sum256([]byte(normal(raw))))
+		}
+		for i, e := range envelopes {
+			err := s.Send(t.Context(), e, func() *Envelope {
+				if i+1 < len(envelopes) {
+					return envelopes[i+1]
+				}
+				return nil
+			})
+			if err != nil || e.Results[0].Status != Accepted {
+				t.Fatalf("body %q: %v, %+v", bodies[i], err, e.Results)
+			}
+		}
+		_ = s.Close()
+		mu.Lock()
+		if len(got) != len(bodies) {
+			t.Fatalf("%d messages arrived, %d were sent", len(got), len(bodies))
+		}
+		for i := range got {
+			if froms[i] != "news@example.com" || got[i] != want[i] {
+				t.Errorf("body %q arrived as another one, from %s", bodies[i], froms[i])
+			}
+		}
+		mu.Unlock()
+	}
+}
+
+// normal is the message with CRLF for each line end, said independently of how
+// package envelope does it.
+func normal(raw string) string {
+	raw = strings.ReplaceAll(raw, "\r\n", "\n")
+	raw = strings.ReplaceAll(raw, "\r", "\n")
+	if !strings.HasSuffix(raw, "\n") {
+		raw += "\n"
+	}
+	return strings.ReplaceAll(raw, "\n", "\r\n")
+}
+
+func TestNoAddressSmuggles(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		path string
+		ok   bool
+	}{
+		{"", true}, {"ann@example.net", true}, {`"a b"@example.net`, true}, {`"a\"b>c"@example.net`, true}, {"jörg@example.net", true},
+		{"a b@example.net", false}, {"a>b@example.net", false}, {"<a@example.net", false}, {"a@example.net> SIZE=1", false},
+		{"a\r\nRSET@example.net", false}, {"a\nb@example.net", false}, {"a\rb@example.net", false}, {"a\x00b@example.net", false},
+		{"\"a\r\nb\"@example.net", false}, {`"a@example.net`, false}, {`a@example.net"`, false}, {`"a\`, false}, {"a\x7f@example.net", false},
+		{strings.Repeat("a", 400) + "@example.net", false},
+	} {
+		if ok, _ := sayable(c.path); ok != c.ok {
+			t.Errorf("%q: %v, want %v", c.path, ok, c.ok)
+		}
+	}
+}
+
+// Ten thousand connections that fail in every way leave nothing behind. Not
+// parallel: it counts the process' descriptors.
+func TestFailedConnectionsLeaveNoDescriptor(t *testing.T) {
+	n := 10000
+	if testing.Short() {
+		n = 1000
+	}
+	var mu sync.Mutex
+	turn := 0
+	addr := serve(t, func(conn net.Conn) {
+		mu.Lock()
+		turn++
+		way := turn % 6
+		mu.Unlock()
+		_ = conn.(*net.TCPConn).SetLinger(0) // or the machine runs out of ports
+		switch way {
+		case 0:
+			return
+		case 1:
+			_, _ = io.WriteString(conn, "554 no\r\n")
+		case 2:
+			_, _ = io.WriteString(conn, "nonsense\r\n")
+		case 3:
+			_, _ = io.WriteString(conn, "220 mx\r\n")
+		case 4:
+			_, _ = io.WriteString(conn, "220 mx\r\n421 go\r\n")
+		case 5:
+			_, _ = io.WriteString(conn, "220 mx\r\n250-mx\r\n250 STARTTLS\r\n220 go\r\nno tls\r\n")
+		}
+		_, _ = conn.Read(make([]byte, 1))
+	})
+	nobody := freeAddr(t)
+	before := descriptors(t)
+	var wg sync.WaitGroup
+	for w := range 8 {
+		wg.Go(func() {
+			for i := range n / 8 {
+				d := plainDialer(addr)
+				d.TLS = Required
+				d.Timeout = 5 * time.Second
+				if (i+w)%10 == 0 {
+					d.Addr = nobody
+				}
+				s, err := d.Dial(t.Context())
+				if err == nil {
+					t.Error("one succeeded")
+					_ = s.Close()
+				}
+			}
+		})
+	}
+	wg.Wait()
+	deadline := time.Now().Add(5 * time.Second) // the server's side closes a moment later
+	after := descriptors(t)
+	for ; after > before && time.Now().Before(deadline); after = descriptors(t) {
+		time.Sleep(10 * time.Millisecond)
+	}
+	if after > before {
+		t.Errorf("%d descriptors before, %d after", before, after)
+	}
+}
+
+func descriptors(t *testing.T) int {
+	t.Helper()
+	entries, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Skip("no /proc/self/fd here")
+	}
+	return len(entries)
+}
+
+func TestASilentServerCostsOneDeadline(t *testing.T) {
+	t.Parallel()
+	for _, silent := range []string{"MAIL", "RCPT", "DATA", "END"} {
+		t.Run(silent, func(t *testing.T) {
+			t.Parallel()
+			addr := serve(t, func(conn net.Conn) { willing(conn, silent, make(chan struct{}, 1), nil) })
+			d := plainDialer(addr)
+			d.Timeout = 300 * time.Millisecond
+			s, err := d.Dial(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			e := &Envelope{From: "a@example.com", Recipients: []string{"b@example.net", "c@example.net"}, Message: mustMessage(t, "Subject: x\n\ny\n")}
+			start := time.Now()
+			err = s.Send(t.Context(), e, nil)
+			if took := time.Since(start); took < d.Timeout || took > 2*d.Timeout {
+				t.Errorf("it took %v with a deadline of %v", took, d.Timeout)
+			}
+			if e, ok := errors.AsType[*Error](err); !ok || e.MBS != "MBS014" || !e.Unwell {
+				t.Errorf("%v", err)
+			}
+		})
+	}
+}
+
+func TestAServerGoneWhileIdleIsNotUnwell(t *testing.T) {
+	t.Parallel()
+	served := make(chan struct{})
+	closed := make(chan struct{})
+	addr := serve(t, func(conn net.Conn) {
+		go func() { <-served; _ = conn.Close(); close(closed) }()
+		willing(conn, "", nil, nil)
+	})
+	s, err := plainDialer(addr).Dial(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := &Envelope{From: "a@example.com", Recipients: []string{"b@example.net"}, Message: mustMessage(t, "Subject: x\n\ny\n")}
+	if err := s.Send(t.Context(), e, nil); err != nil {
+		t.Fatal(err)
+	}
+	close(served)
+	<-closed
+	err = s.Send(t.Context(), e, nil)
+	if e, ok := errors.AsType[*Error](err); !ok || e.Unwell {
+		t.Errorf("%v: the session alone is over", err)
+	}
+	if e.Results[0].Status != NotAttempted {
+		t.Errorf("status %d", e.Results[0].Status)
+	}
+}
+
+// canned is a connection that answers from a tape and costs nothing, so that
+// what is counted is ours.
+type canned struct {
+	net.Conn
+	greeting []byte
+	tape     []byte
+	rest     []byte
+}
+
+func (c *canned) Read(p []byte) (int, error) {
+	if len(c.greeting) > 0 {
+		end := bytes.IndexByte(c.greeting, '@')
+		n := copy(p, c.greeting[:end])
+		c.greeting = c.greeting[end+1:]
+		return n, nil
+	}
+	if len(c.rest) == 0 {
+		c.rest = c.tape
+	}
+	n := copy(p, c.rest)
+	c.rest = c.rest[n:]
+	return n, nil
+}
+
+func (c *canned) Write(p []byte) (int, error)      { return len(p), nil }
+func (c *canned) SetReadDeadline(time.Time) error  { return nil }
+func (c *canned) SetWriteDeadline(time.Time) error { return nil }
+func (c *canned) SetDeadline(time.Time) error      { return nil }
+func (c *canned) Close() error                     { return nil }
+
+func TestARecipientCostsNoAllocation(t *testing.T) {
+	allocations := func(recipients int) float64 {
+		conn := &canned{
+			greeting: []byte("220 mx\r\n@250-mx\r\n250-PIPELINING\r\n250 SIZE\r\n@"),
+			tape:     []byte("250 2.1.0 ok\r\n" + strings.Repeat("250 2.1.5 ok\r\n", recipients) + "354 go on\r\n250 2.0.0 queued\r\n"),
+		}
+		d := plainDialer("mx.test:25")
+		d.NetDial = func(context.Context, string, string) (net.Conn, error) { return conn, nil }
+		s, err := d.Dial(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		e := &Envelope{From: "news@example.com", Message: mustMessage(t, "Subject: x\n\ny\n")}
+		for i := range recipients {
+			e.Recipients = append(e.Recipients, fmt.Sprintf("r%d@example.net", i))
+		}
+		return testing.AllocsPerRun(100, func() {
+			if err := s.Send(t.Context(), e, nil); err != nil {
+				t.Fatal(err)
+			}
+		})
+	}
+	one, hundred := allocations(1), allocations(100)
+	t.Logf("%v allocations for an envelope of 1, %v for one of 100", one, hundred)
+	if hundred > one {
+		t.Errorf("%v allocations for 1 recipient, %v for 100", one, hundred)
+	}
+}
+
+func TestErrorsSayWhatHappened(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		err  *Error
+		want string
+	}{
+		{&Error{MBS: "MBS009", Command: "MAIL", Reply: &Reply{Code: 421, Enhanced: "4.3.2", Text: "down"}}, "MAIL: the server said 421 4.3.2 down (MBS009)"},
+		{unreachableFor(syscall.EMFILE), "CONNECT: too many open files (MBS002)"},
+		{unreachableFor(syscall.ECONNREFUSED), "CONNECT: connection refused (MBS003)"},
+		{gone(cmdRCPT, io.EOF), "RCPT: the server closed the connection (MBS009)"},
+		{&Error{}, "the session is over"},
+	} {
+		if got := c.err.Error(); got != c.want {
+			t.Errorf("%q, want %q", got, c.want)
+		}
+	}
+}
+
+func unreachableFor(err error) *Error { return new(Dialer).unreachable(context.Background(), err) }
