@@ -105,6 +105,12 @@ func (h *house) hire(t testing.TB, o worker.Options, relays ...relay.Relay) *emp
 func (h *house) hireWith(t testing.TB, o worker.Options, po relay.Options, relays ...relay.Relay) *employee {
 	t.Helper()
 	nc, js := connect(t, h.url)
+	return h.hireOn(t, nc, js, o, po, relays...)
+}
+
+// hireOn is hire for a worker whose connection is there already.
+func (h *house) hireOn(t testing.TB, nc *nats.Conn, js jetstream.JetStream, o worker.Options, po relay.Options, relays ...relay.Relay) *employee {
+	t.Helper()
 	e := &employee{nc: nc, log: newLogbook(), done: make(chan error, 1)}
 	o.Log = slog.New(e.log)
 	if len(o.RetryDelays) == 0 {
