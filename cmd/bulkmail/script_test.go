@@ -29,6 +29,10 @@ import (
 // be busy, and no test waits for it to pass.
 const patience = 60 * time.Second
 
+// raceOptions keep a program that was built with the race detector from waiting
+// a second at its end, in case a race is being reported.
+const raceOptions = "atexit_sleep_ms=0"
+
 func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){"bulkmail": main})
 }
@@ -43,6 +47,7 @@ func TestCommandLine(t *testing.T) {
 		RequireUniqueNames:  true,
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("HOME", env.WorkDir)
+			env.Setenv("GORACE", raceOptions)
 			env.Setenv("BULKMAIL_LISTEN", "127.0.0.1:0")
 			env.Setenv("BULKMAIL_DATA_DIR", filepath.Join(env.WorkDir, "data"))
 			env.Setenv("BULKMAIL_LOG_FORMAT", "text")
@@ -184,7 +189,7 @@ func programOf(ts *testscript.TestScript, name string) *program {
 
 // environmentOf is a script's environment, as far as the programs need it.
 func environmentOf(ts *testscript.TestScript) []string {
-	keys := []string{"PATH", "HOME", "TMPDIR", "GOCOVERDIR"}
+	keys := []string{"PATH", "HOME", "TMPDIR", "GORACE", "GOCOVERDIR"}
 	for field := range reflect.TypeFor[config]().Fields() {
 		keys = append(keys, prefix+"_"+field.Tag.Get("envconfig"))
 	}
