@@ -42,8 +42,8 @@ type circumstances struct {
 //	reply                                       to            means
 //	2xx                                         all but DATA  go on
 //	354                                         DATA          go on
-//	421 with "timeout", "too many messages in
-//	    this connection" and the like           any           session over
+//	421 with "timeout", "too many errors", "too
+//	    many messages in this connection"       any           session over
 //	421 otherwise                               any           relay unwell
 //	521, 530, 534, 535, 538; 5xx that ask
 //	    for authentication                      any           relay unwell, loud
@@ -90,7 +90,7 @@ func classifyRefusal(c command, r *Reply, in circumstances) verdict {
 
 	switch {
 	case r.Code == 421:
-		if subject(r) == "4.2" || contains(text, "timeout", "timed out", "idle") || speaksOfSession(text) {
+		if subject(r) == "4.2" || contains(text, "timeout", "timed out", "idle") || speaksOfErrors(text) || speaksOfSession(text) {
 			return verdict{meaning: sessionOver}
 		}
 		return unwell
@@ -186,6 +186,14 @@ func speaksOfSession(text string) bool {
 
 // disordered: what Exim and OpenSMTPD say to commands that came too early.
 func disordered(text string) bool { return contains(text, "synchroni", "pipelining not") }
+
+// speaksOfErrors: what servers say after so many refused recipients in one
+// session (Postfix' smtpd_hard_error_limit). A list with bad addresses in it is
+// no illness of the relay.
+func speaksOfErrors(text string) bool {
+	return contains(text, "too many errors", "too many bad", "too many syntax", "too many nonmail",
+		"too many unrecognized", "too many invalid", "too many unknown")
+}
 
 func asksForAuth(text string) bool {
 	return contains(text, "authentication required", "authentication is required", "must authenticate",

@@ -44,6 +44,10 @@ func (s *Session) Send(ctx context.Context, e *Envelope, next func() *Envelope) 
 		return nil
 	case err.Reply == nil && s.stop.Load():
 		return &Error{Command: err.Command, Err: context.Cause(ctx)}
+	case s.judged == 0 && !t.withdrawn:
+		// A server that has not settled a single recipient on this
+		// connection would fare no better on the next one.
+		err.Unwell = true
 	}
 	return err
 }
@@ -104,6 +108,7 @@ func (s *Session) deliver(ctx context.Context, t *transaction, next func() *Enve
 			// Only a connection that breaks keeps a server from
 			// taking what it has got so far.
 			s.kill()
+			t.withdrawn = true
 			return &Error{Command: cmdDATA.String(), Err: err}
 		}
 	}

@@ -101,13 +101,11 @@ func (s *Session) lost(c command, err error) *Error {
 		if e.MBS == "MBS009" {
 			e.MBS = "MBS007"
 		}
-		e.Unwell = s.judged == 0
 		return e
 	}
 	e := gone(c, err)
-	// A server that never answers must not be asked again at once, nor one
-	// that has not settled a single envelope on this connection.
-	e.Unwell = s.judged == 0 || e.MBS == "MBS014"
+	// A server that does not answer must not be asked again at once.
+	e.Unwell = e.MBS == "MBS014"
 	return e
 }
 
@@ -126,7 +124,7 @@ func (s *Session) complaint(v verdict, r *Reply) *Error {
 	case r.Code/100 == 4:
 		e.MBS = "MBS013"
 	}
-	e.Unwell = v.meaning == relayUnwell || s.judged == 0
+	e.Unwell = v.meaning == relayUnwell
 	return e
 }
 

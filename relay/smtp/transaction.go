@@ -18,6 +18,7 @@ type transaction struct {
 	begun      bool // the group with MAIL, RCPT and DATA has left
 	overlapped bool // it left with the end of the message before
 	followed   bool // it was waiting when the one before ended
+	withdrawn  bool // BeforeEnd said no
 
 	tooMany int    // recipients refused with 452 or 552 for being too many
 	roomFor int    // those taken before the first of them
@@ -83,7 +84,7 @@ func (t *transaction) settle() { t.judge(NotAttempted, nil) }
 // judged tells whether the server gave anybody a verdict.
 func (t *transaction) judged() bool {
 	for i := range t.e.Results {
-		if r := t.e.Results[i].Reply; r != nil && !r.Local {
+		if r := &t.e.Results[i]; r.Reply != nil && !r.Reply.Local && r.Status != InDoubt {
 			return true
 		}
 	}
