@@ -41,10 +41,10 @@ func newCampaigns(ctx context.Context, js jetstream.JetStream, bucket string, lo
 	}, nil
 }
 
-// watch follows the bucket until ctx ends. It returns when all states as they
-// are now are known.
-func (c *campaigns) watch(ctx context.Context) (*sync.WaitGroup, error) {
-	updates, err := c.bucket.WatchAll(ctx)
+// watch follows the bucket until work ends. It returns when all states as they
+// are now are known, or intake has ended and nobody needs them.
+func (c *campaigns) watch(intake, work context.Context) (*sync.WaitGroup, error) {
+	updates, err := c.bucket.WatchAll(work)
 	if err != nil {
 		return nil, fmt.Errorf("watch campaigns: %w", err)
 	}
@@ -55,7 +55,7 @@ func (c *campaigns) watch(ctx context.Context) (*sync.WaitGroup, error) {
 			for update := range updates.Updates() {
 				switch {
 				case update != nil:
-					c.learn(ctx, update)
+					c.learn(work, update)
 				case first != nil: // the end of what was there
 					close(first)
 					first = nil
@@ -63,23 +63,21 @@ func (c *campaigns) watch(ctx context.Context) (*sync.WaitGroup, error) {
 			}
 			// The watch ended by itself: states might be missed from now on.
 			for {
-				if !sleep(ctx, time.Second) {
+				if !sleep(work, time.Second) {
 					return
 				}
-				if updates, err = c.bucket.WatchAll(ctx); err == nil {
+				if updates, err = c.bucket.WatchAll(work); err == nil {
 					break
 				}
-				c.log.WarnContext(ctx, "campaigns not watched, trying on", "error", err)
+				c.log.WarnContext(work, "campaigns not watched, trying on", "error", err)
 			}
 		}
 	})
 	select {
 	case <-known:
-		return &watching, nil
-	case <-ctx.Done():
-		watching.Wait()
-		return nil, ctx.Err()
+	case <-intake.Done():
 	}
+	return &watching, nil
 }
 
 func (c *campaigns) learn(ctx context.Context, update jetstream.KeyValueEntry) {

@@ -124,16 +124,16 @@ func (w *Worker) Run(ctx context.Context) error {
 	consumer, err := w.connect(ctx)
 	if err != nil {
 		if ctx.Err() != nil {
-			return nil // asked to stop before there was a broker: nothing to drain
+			err = nil // asked to stop before there was a broker: nothing to drain
 		}
-		return err
+		return errors.Join(err, w.pool.Close(context.WithoutCancel(ctx)))
 	}
 	// Work in hand outlives ctx, up to the end of the drain.
 	work, cut := context.WithCancel(context.WithoutCancel(ctx))
 	defer cut()
-	watching, err := w.campaigns.watch(work)
+	watching, err := w.campaigns.watch(ctx, work)
 	if err != nil {
-		return err
+		return errors.Join(err, w.pool.Close(work))
 	}
 	w.log.InfoContext(ctx, "working", "batches", w.o.Batches, "consumer", subjects.Consumer, "stream", w.names.BatchesStream())
 
