@@ -1,0 +1,137 @@
+package worker_test
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"bulkmail/envelope"
+	"bulkmail/relay"
+	"bulkmail/relay/sink"
+	"bulkmail/subjects"
+	"bulkmail/worker"
+)
+
+func oneSession(c *relay.Config)    { c.Connections = 1 }
+func tenAnEnvelope(c *relay.Config) { c.EnvelopeLimit = 10 }
+
+// G8: the ack wait of the house is 30 s; nothing here may wait for it.
+func TestADrainFinishesWhatIsInFlightAndHandsOverTheRestAtOnce(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t)
+	busy, idle := newMemory(), newMemory()
+	busy.gate, busy.arrived = make(chan struct{}), make(chan []string, 100)
+	first := h.hire(t, worker.Options{Name: "w1", Batches: 2}, busy.relay(oneSession, tenAnEnvelope))
+	var all [][]string
+	for i := range 5 {
+		list := people(100, fmt.Sprintf("d%d.test", i))
+		all = append(all, list)
+		h.publish(t, "c", envelope.Batch{ID: fmt.Sprint(i), Recipients: list})
+	}
+	flying := <-busy.arrived // one envelope is in flight, and will be for a while
+	first.quit()
+	first.log.wait(t, "draining", 1)
+
+	// What the first had not begun is with the second at once, while the
+	// envelope of the first is still in flight.
+	second := h.hire(t, worker.Options{Name: "w2"}, idle.relay())
+	l := &ledger{tail: h.tail(t, h.names.OutcomesStream(), h.names.CampaignOutcomes("c")), newest: make(map[string]outcome)}
+	began := time.Now()
+	for range 4 {
+		if done := l.until(subjects.Done); done.Worker != "w2" {
+			t.Errorf("a batch was done by %s", done.Worker)
+		}
+	}
+	close(busy.gate)
+	if done := l.until(subjects.Done); done.Worker != "w2" {
+		t.Errorf("the last batch was done by %s", done.Worker)
+	}
+	if took := time.Since(began); took > 10*time.Second {
+		t.Errorf("handing over took %v", took)
+	}
+	first.leave(t)
+	second.leave(t)
+	onceEach(t, busy.seen(), flying)
+	both := busy.seen()
+	for recipient, n := range idle.seen() {
+		both[recipient] += n
+	}
+	onceEach(t, both, all...)
+	if n := h.queued(t); n != 0 {
+		t.Errorf("%d batches are left on the queue", n)
+	}
+}
+
+func TestADrainOverTheWireSendsNobodyTwice(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t)
+	begun := make(chan struct{}, 10_000)
+	post := openSink(t, sink.Options{Delay: 20 * time.Millisecond, Recorder: func(sink.Transaction) { begun <- struct{}{} }})
+	var all [][]string
+	for i := range 20 {
+		list := people(200, fmt.Sprintf("a%d.test", i), fmt.Sprintf("b%d.test", i))
+		all = append(all, list)
+		h.publish(t, "c", envelope.Batch{ID: fmt.Sprint(i), Recipients: list})
+	}
+	for i := range 4 { // four workers come and go
+		e := h.hire(t, worker.Options{Name: fmt.Sprint(i), Batches: 3}, post.relay(t, tenAnEnvelope))
+		for range 20 {
+			<-begun
+		}
+		e.leave(t)
+	}
+	last := h.hire(t, worker.Options{Name: "last"}, post.relay(t))
+	l := &ledger{tail: h.tail(t, h.names.OutcomesStream(), h.names.CampaignOutcomes("c")), newest: make(map[string]outcome)}
+	for range 20 {
+		l.until(subjects.Done)
+	}
+	last.leave(t)
+	onceEach(t, post.seen(), all...)
+	if n := h.queued(t); n != 0 {
+		t.Errorf("%d batches are left on the queue", n)
+	}
+}
+
+func TestADrainThatTakesTooLongCutsAndStillWritesDownWhatItKnows(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t)
+	stuck := newMemory()
+	stuck.gate, stuck.arrived = make(chan struct{}), make(chan []string, 100)
+	e := h.hire(t, worker.Options{DrainTimeout: 500 * time.Millisecond}, stuck.relay(oneSession, tenAnEnvelope))
+	list := people(30, "example.net")
+	l := h.ledger(t, "c", "1")
+	h.publish(t, "c", envelope.Batch{ID: "1", Recipients: list})
+	<-stuck.arrived
+	stuck.gate <- struct{}{} // the first envelope is answered
+	<-stuck.arrived
+	e.quit()
+	began := time.Now()
+	select {
+	case err := <-e.done:
+		if err == nil {
+			t.Error("that envelopes were cut off is not said")
+		}
+		e.done <- nil
+	case <-time.After(patience):
+		t.Fatal("the drain does not end")
+	}
+	if took := time.Since(began); took > 2*time.Second {
+		t.Errorf("a drain of at most 500ms took %v", took)
+	}
+
+	post := newMemory()
+	h.hire(t, worker.Options{}, post.relay())
+	l.until(subjects.Done)
+	both := post.seen()
+	for recipient, n := range stuck.seen() {
+		both[recipient] += n
+	}
+	onceEach(t, both, list)
+}
+
+func TestAWorkerThatWasAskedToStopBeforeItBeganStops(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t)
+	e := h.hire(t, worker.Options{}, newMemory().relay())
+	e.leave(t)
+}
