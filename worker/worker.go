@@ -159,6 +159,14 @@ func (w *Worker) drain(work context.Context, slots *sync.WaitGroup, cut context.
 	defer cancel()
 	err := w.pool.Close(flying)
 	slots.Wait()
+	// A nak is not answered: see that it left before the connection closes.
+	said, cancel := w.lastWords(work)
+	defer cancel()
+	said, cancel = context.WithTimeout(said, w.o.DrainTimeout/10)
+	defer cancel()
+	if flushErr := w.js.Conn().FlushWithContext(said); flushErr != nil {
+		w.log.WarnContext(said, "broker not told of what was given back, it returns after the ack wait", "error", flushErr)
+	}
 	return err
 }
 
