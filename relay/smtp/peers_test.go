@@ -88,7 +88,9 @@ func peerCommand(name string, args ...string) *exec.Cmd {
 func startPeer(t testing.TB, addr string, cmd *exec.Cmd) {
 	t.Helper()
 	var out bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &out
+	if cmd.Stdout == nil {
+		cmd.Stdout, cmd.Stderr = &out, &out
+	}
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
