@@ -3,6 +3,7 @@ package worker
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"time"
 
@@ -58,6 +59,9 @@ func (w *Worker) handle(ctx, intake context.Context, msg jetstream.Msg) {
 	if err == nil && !subjects.ValidID(d.campaign) {
 		err = &envelope.FieldError{Field: "subject", Reason: "the campaign is 1 to 64 letters, digits, - or _"}
 	}
+	if err == nil {
+		err = recordable(batch.Recipients)
+	}
 	var id string
 	if err == nil {
 		id = batch.ID
@@ -69,6 +73,20 @@ func (w *Worker) handle(ctx, intake context.Context, msg jetstream.Msg) {
 	}
 	d.batch = batch
 	d.run(ctx, intake)
+}
+
+// recipientBytes is the longest recipient that is rejected by itself. What is
+// longer, escaped as JSON, might not fit in a journal entry, and is no address
+// by mistake.
+const recipientBytes = 64 << 10
+
+func recordable(recipients []string) error {
+	for i, r := range recipients {
+		if len(r) > recipientBytes {
+			return &envelope.FieldError{Field: fmt.Sprintf("recipients[%d]", i), Reason: fmt.Sprintf("has %d octets, which no address has", len(r))}
+		}
+	}
+	return nil
 }
 
 // run is the way of a batch that could be decoded.

@@ -2,6 +2,7 @@ package worker
 
 import (
 	"context"
+	"fmt"
 	"maps"
 	"slices"
 	"strconv"
@@ -10,14 +11,27 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"bulkmail/envelope"
 	"bulkmail/subjects"
 )
+
+// headerBytes is the room that a dead letter needs beside the batch. A batch
+// may be as large as the broker takes, and its dead letter would be larger.
+const headerBytes = 4 << 10
+
+// letterBytes is how much of a batch a dead letter can hold.
+func (d *delivery) letterBytes() int { return int(d.js.Conn().MaxPayload()) - headerBytes }
 
 // unreadable sends a batch as it was published to the dead letters and takes
 // it off the queue, in that order.
 func (d *delivery) unreadable(ctx context.Context, why error) {
+	data, reason := d.msg.Data(), why.Error()
+	if most := d.letterBytes(); len(data) > most {
+		reason = fmt.Sprintf("%s (only the first %d of %d octets fit in here)", reason, most, len(data))
+		data = data[:most]
+	}
 	// Told apart by delivery number: the same batch may be published again.
-	err := d.bury(ctx, "unreadable", why.Error(), d.msg.Data(), "unreadable."+d.number.String(), nil)
+	err := d.bury(ctx, "unreadable", reason, data, "unreadable."+d.number.String(), nil)
 	if err != nil {
 		d.comeBack(ctx, err)
 		return
@@ -48,13 +62,27 @@ func (d *delivery) expire(ctx context.Context, a *attempt) error {
 	}
 	slices.Sort(list)
 	header := nats.Header{subjects.HeaderCodes: {strings.Join(list, " ")}, subjects.HeaderAttempt: {strconv.Itoa(d.hold.Attempt())}}
-	if err := d.bury(ctx, "expired", reason, rest.AppendJSON(nil), "expired."+d.number.String(), header); err != nil {
-		return err
+	for i, letter := range d.letters(rest) {
+		if err := d.bury(ctx, "expired", reason, letter, fmt.Sprintf("expired.%v.%d", d.number, i), header); err != nil {
+			return err
+		}
 	}
 	for r, recipients := range byReply {
 		a.record(r.results(subjects.Expired, recipients))
 	}
 	return nil
+}
+
+// letters is a batch as JSON, in as many parts as it takes.
+func (d *delivery) letters(b envelope.Batch) [][]byte {
+	data := b.AppendJSON(nil)
+	half := len(b.Recipients) / 2
+	if len(data) <= d.letterBytes() || half == 0 {
+		return [][]byte{data}
+	}
+	first, second := b, b
+	first.Recipients, second.Recipients = b.Recipients[:half], b.Recipients[half:]
+	return append(d.letters(first), d.letters(second)...)
 }
 
 // bury publishes a dead letter. key tells it from the batch's other ones, so

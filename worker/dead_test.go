@@ -4,8 +4,10 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"bulkmail/envelope"
+	"bulkmail/relay/smtp"
 	"bulkmail/subjects"
 	"bulkmail/worker"
 )
@@ -127,4 +129,98 @@ func TestADeadLetterCanBePublishedAgain(t *testing.T) {
 	h.publishRaw(t, "c", string(letter.Data()))
 	h.ledger(t, "c", "1").until(subjects.Done)
 	onceEach(t, post.seen(), list)
+}
+
+// A batch as large as the broker takes leaves no room for the headers of a
+// dead letter.
+func TestABadBatchOfTheLargestSizeLeavesTheQueueToo(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t)
+	e := h.hire(t, worker.Options{})
+	h.publishRaw(t, "c", strings.Repeat("x", int(h.nc.MaxPayload())))
+	letter := h.tail(t, h.names.DeadStream(), h.names.Dead("c")).next()
+	if reason := letter.Headers().Get(subjects.HeaderReason); !strings.Contains(reason, "batch: not a JSON object") {
+		t.Errorf("the reason is %q", reason)
+	}
+	e.leave(t)
+	if n := h.queued(t); n != 0 {
+		t.Errorf("%d batches are left on the queue", n)
+	}
+}
+
+// The journal could not hold it.
+func TestARecipientThatCannotBeRecordedMakesTheBatchADeadLetter(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t)
+	e := h.hire(t, worker.Options{})
+	const batch = `{"from":"a@b.test","message":"Subject: t\n\nhi\n","recipients":["x@y.test","%s"]}`
+	room := int(h.nc.MaxPayload()) - len(batch) + 2
+	letters := h.tail(t, h.names.DeadStream(), h.names.Dead("*"))
+	for name, long := range map[string]string{
+		"letters":           strings.Repeat("x", room),
+		"escaped":           strings.Repeat(`\u0001`, room/6),
+		"escaped-when-read": strings.Repeat("\u2028", room/3),
+	} {
+		h.publishRaw(t, name, fmt.Sprintf(batch, long))
+	}
+	for range 3 {
+		letter := letters.next()
+		if reason := letter.Headers().Get(subjects.HeaderReason); !strings.HasPrefix(reason, "recipients[1]: has ") {
+			t.Errorf("%s: the reason is %q", letter.Subject(), reason)
+		}
+	}
+	e.leave(t)
+	if n := h.queued(t); n != 0 {
+		t.Errorf("%d batches are left on the queue", n)
+	}
+}
+
+func TestABatchFullOfNonsenseIsRecordedInEntriesThatTheBrokerTakes(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t)
+	h.hire(t, worker.Options{})
+	const batch = `{"id":"1","from":"a@b.test","message":"Subject: t\n\nhi\n","recipients":[%s"x"]}`
+	for name, nonsense := range map[string]string{"control": `\u0001`, "separator": "\u2028"} {
+		var list strings.Builder
+		each := 10_000 / len(nonsense)
+		for i := 0; list.Len() < int(h.nc.MaxPayload())-11_000; i++ {
+			fmt.Fprintf(&list, `"%d%s",`, i, strings.Repeat(nonsense, each))
+		}
+		h.publishRaw(t, name, fmt.Sprintf(batch, list.String()))
+		l := h.ledger(t, name, "1")
+		l.until(subjects.Done)
+		if n := l.tally()[subjects.Rejected]; n < 100 {
+			t.Errorf("%s: %d recipients are rejected", name, n)
+		}
+	}
+}
+
+func TestWhatExpiresOfALargeBatchIsSeveralDeadLettersIfItMust(t *testing.T) {
+	t.Parallel()
+	h, post := newHouse(t), newMemory()
+	post.reply = func(string) *smtp.Reply { return &smtp.Reply{Code: 451, Text: "later", Command: "RCPT"} }
+	e := h.hire(t, worker.Options{RetryDelays: worker.Schedule{time.Millisecond}, RetryFor: time.Millisecond}, post.relay())
+	b := envelope.Batch{From: "a@b.test", Message: "Subject: t\n\nhi\n"}
+	local := strings.Repeat("l", 50)
+	for size := 0; size < int(h.nc.MaxPayload())-200; size += len(b.Recipients[len(b.Recipients)-1]) + 3 {
+		b.Recipients = append(b.Recipients, fmt.Sprintf("%s%d@d%d.test", local, len(b.Recipients), len(b.Recipients)%3))
+	}
+	h.publish(t, "c", b)
+	letters := h.tail(t, h.names.DeadStream(), h.names.Dead("c"))
+	left := make(map[string]int)
+	for len(left) < len(b.Recipients) {
+		part, err := envelope.Decode(letters.next().Data())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, r := range part.Recipients {
+			left[r]++
+		}
+	}
+	e.log.wait(t, "attempt over", 1)
+	e.leave(t)
+	onceEach(t, left, b.Recipients)
+	if n := h.queued(t); n != 0 {
+		t.Errorf("%d batches are left on the queue", n)
+	}
 }

@@ -234,7 +234,7 @@ func (h *Hold) announce() error {
 func split(r *subjects.Results, room int) (some subjects.Results, bytes int) {
 	n, bytes := 0, 100+len(r.Text)
 	for n < len(r.Recipients) && (bytes < room || n == 0) {
-		bytes += len(r.Recipients[n]) + 3
+		bytes += encodedLen(r.Recipients[n]) + 1
 		n++
 	}
 	some = *r
@@ -266,6 +266,20 @@ func (h *Hold) take(closing bool) (event subjects.Event, taken []subjects.Result
 		event = subjects.Recorded
 	}
 	return event, taken, more
+}
+
+// encodedLen is the most that s takes as JSON: a recipient that is no address
+// can be full of what must be escaped.
+func encodedLen(s string) int {
+	n := len(s) + 2
+	for i := range len(s) {
+		if c := s[i]; c < ' ' || c == 0xe2 { // 0xe2 begins U+2028
+			n += 5
+		} else if c == '"' || c == '\\' {
+			n++
+		}
+	}
+	return n
 }
 
 func (h *Hold) entry(event subjects.Event, taken []subjects.Results) subjects.Entry {
