@@ -59,9 +59,9 @@ func (s *Session) readMAIL(t *transaction, rest int) (ok bool, err *Error) {
 		if i == t.said {
 			c = cmdDATA
 		}
-		a, err := s.reply(c)
-		if err != nil {
-			return false, nil // the verdict stands
+		a, lost := s.reply(c)
+		if lost != nil {
+			return false, nil // the verdict on MAIL stands
 		}
 		// With 354 the server waits for a message that must not be: a
 		// lone dot would send an empty one, perhaps under the sender of

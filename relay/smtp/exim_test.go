@@ -51,7 +51,7 @@ nowhere:
   user = Debian-exim
 `
 
-// "2026-01-01 00:00:00 1abc-000-00 <= from ... for a@b c@d"
+// Exim's log names the recipients of a message at the end of its line.
 var eximReceived = regexp.MustCompile(`(?m) <= .* for ([^\n]+)$`)
 
 func startExim(t *testing.T, pipelining string) (addr, log string) {

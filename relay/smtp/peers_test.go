@@ -54,7 +54,14 @@ func missing(t testing.TB, why string) {
 // peerFolder is a folder that the users of a server can reach.
 func peerFolder(t testing.TB) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "bulkmail-peer-")
+	base := os.TempDir()
+	for dir := base; dir != "/"; dir = filepath.Dir(dir) {
+		if info, err := os.Stat(dir); err != nil || info.Mode()&0o001 == 0 {
+			base = "/var/tmp" // TMPDIR is for root alone
+			break
+		}
+	}
+	dir, err := os.MkdirTemp(base, "bulkmail-peer-")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -186,7 +193,7 @@ func sendAll(t testing.TB, d *Dialer, envelopes []*Envelope, sessions int) map[s
 	var wg sync.WaitGroup
 	for range sessions {
 		wg.Go(func() {
-			for failures := 0; failures < 500; failures++ {
+			for range 500 { // a bound on failures
 				s, err := d.Dial(t.Context())
 				if err != nil {
 					if e, ok := errors.AsType[*Error](err); !ok || e.Loud {
@@ -262,7 +269,7 @@ func logged(t *testing.T, file string, pattern *regexp.Regexp, want int) map[str
 		}
 		took := map[string]int{}
 		for _, m := range pattern.FindAllSubmatch(b, -1) {
-			for _, to := range strings.Fields(string(m[1])) {
+			for to := range strings.FieldsSeq(string(m[1])) {
 				took[strings.Trim(to, "<>,")]++
 			}
 		}

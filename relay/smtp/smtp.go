@@ -10,6 +10,34 @@
 //     that both travel in one group (RFC 2920).
 //  3. [Session.Usable] tells whether the session can take another envelope.
 //  4. [Session.Close] says QUIT.
+//
+// What a reply means is decided in one place, the pure function classify.
+//
+// # Errors
+//
+// [Error] carries the code that Mail::Bulkmail::Server gave to the same
+// trouble:
+//
+//	MBS001  a worthless server is not dialled: package relay, not here
+//	MBS002  no socket to be had: too many open files
+//	MBS003  could not connect, or the name does not resolve
+//	MBS004  the server closed the connection without a greeting
+//	MBS005  the greeting was 4xx or 5xx; LHLO was refused
+//	MBS006  nothing to say: an envelope without recipients
+//	MBS007  the connection broke while we wrote
+//	MBS008  the server refuses to go on with 5xx, or speaks no SMTP
+//	MBS009  the server closed the connection, or said 421
+//	MBS010  no domain to say in EHLO
+//	MBS011  EHLO and HELO were refused
+//	MBS012  a command is deferred and tried again (talk_attempts); logged, no error
+//	MBS013  4xx that means the server as a whole; logged when talk_attempts are used up
+//	MBS014  no reply in time
+//	MBS015  no connection or greeting in time
+//	MBS016  EHLO was refused, HELO is tried; logged, no error
+//	MBS017  Tries is missing
+//	MBS018  the session is closed
+//
+// STARTTLS, TLS and AUTH came after the seed: their errors have no such code.
 package smtp
 
 import (
