@@ -195,7 +195,14 @@ func (a *attempt) announce(relayName string, e *relay.Envelope) func(context.Con
 		a.mu.Lock()
 		a.announced[e] = true
 		a.mu.Unlock()
-		return a.hold.Sending(ctx, relayName, e.Addresses)
+		// Who was refused at RCPT has a verdict, and cannot be in doubt.
+		taken := make([]string, 0, len(e.Addresses))
+		for i, address := range e.Addresses {
+			if e.Results[i].Reply == nil {
+				taken = append(taken, address)
+			}
+		}
+		return a.hold.Sending(ctx, relayName, taken)
 	}
 }
 
