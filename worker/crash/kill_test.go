@@ -1,0 +1,120 @@
+//go:build crash
+
+package crash_test
+
+import (
+	"log/slog"
+	"math/rand/v2"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"bulkmail/subjects/broker"
+)
+
+// How long workers are killed with each setting of IN_DOUBT, and how many kills
+// there must be at least.
+const (
+	killFor  = time.Minute
+	minKills = 160
+)
+
+// pace is the time between two kills; about half of the workers of any moment
+// have had time to do something.
+const pace = 250 * time.Millisecond
+
+func TestAWorkerKilledAnywhereLosesNobodyAndDoublesWhatWasInFlightAtMost(t *testing.T) {
+	duration := killFor
+	if s := os.Getenv("BULKMAIL_CRASH_FOR"); s != "" {
+		var err error
+		if duration, err = time.ParseDuration(s); err != nil {
+			t.Fatalf("BULKMAIL_CRASH_FOR: %v", err)
+		}
+	}
+	var accounts []account
+	for _, inDoubt := range []string{"resend", "skip"} {
+		t.Run("IN_DOUBT="+inDoubt, func(t *testing.T) {
+			a := killWorkers(t, inDoubt, duration)
+			a.check(t)
+			if inDoubt == "skip" && a.duplicates > 0 {
+				t.Errorf("%d duplicates", a.duplicates)
+			}
+			accounts = append(accounts, a)
+		})
+	}
+	table("workers killed with -9", pointsOf("skip"), "kill", accounts...)
+}
+
+func pointsOf(inDoubt string) []point {
+	points := []point{beforeMAIL, betweenRCPTAndDATA, inTheBody}
+	if inDoubt == "skip" {
+		points = append(points, afterAnnouncement)
+	}
+	return append(points, afterTheDot, afterTheReply, whileRecorded, afterTheRecord, atRandom)
+}
+
+func killWorkers(t *testing.T, inDoubt string, duration time.Duration) account {
+	b, err := broker.Start(t.Context(), broker.Options{Listen: "127.0.0.1:0", Dir: t.TempDir(), SyncAlways: true, Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := b.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	s := openSink(t)
+	f := newFleet(t, s, []string{strings.TrimPrefix(b.URL(), "nats://")}, "BULKMAIL_IN_DOUBT="+inDoubt)
+	s.open(t)
+	h := join(t, []string{b.URL()}, 1)
+	h.storeLarge(t)
+	stop := h.load(t, 40, true)
+	defer stop()
+	for range 4 {
+		f.hire()
+	}
+
+	var kills []*kill
+	points := pointsOf(inDoubt)
+	least := min(minKills, int(minKills*duration/killFor)) // a short run is for trying the harness
+	begin := time.Now()
+	next := time.NewTicker(pace)
+	defer next.Stop()
+	for i := 0; time.Since(begin) < duration || len(kills) < least; i++ {
+		<-next.C
+		at := points[i%len(points)]
+		if at == atRandom {
+			<-time.After(rand.N(pace))
+			kills = append(kills, f.killAny())
+		} else {
+			f.arm(at)
+			if at == beforeMAIL {
+				f.hire() // who connects anew; the others keep their sessions
+			}
+			select {
+			case k := <-f.hits:
+				kills = append(kills, k)
+			case <-time.After(patience):
+				t.Fatalf("no worker came to: %s", at)
+			}
+		}
+		if at != beforeMAIL {
+			f.hire()
+		}
+	}
+	stop()
+	h.settle(t)
+	f.dismissAll()
+
+	a := h.settleAccounts(t, "IN_DOUBT="+inDoubt, f, func(tx transaction) bool { return f.wasKilled(tx.worker) })
+	for _, k := range kills {
+		a.kills[k.point]++
+	}
+	for _, p := range points {
+		if a.kills[p] == 0 {
+			t.Errorf("nobody was killed %s", p)
+		}
+	}
+	return a
+}

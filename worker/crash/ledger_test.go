@@ -1,0 +1,147 @@
+//go:build crash
+
+package crash_test
+
+import (
+	"encoding/json"
+	"errors"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"bulkmail/subjects"
+)
+
+// A ledger follows all journals, as a user who reads the outcomes would.
+type ledger struct {
+	names   subjects.Names
+	reading sync.WaitGroup
+
+	mu      sync.Mutex // guards what follows
+	newest  map[string]subjects.Status
+	finals  map[string][]final
+	done    map[string]bool // by batch
+	claims  []claim
+	changed chan struct{}
+}
+
+// final is a final outcome on record.
+type final struct {
+	status subjects.Status
+	pid    string // of the worker
+	stored time.Time
+}
+
+// claim is an attempt's begin.
+type claim struct {
+	batch, pid string
+	attempt    int
+	stored     time.Time
+}
+
+func follow(t testing.TB, js jetstream.JetStream, names subjects.Names) *ledger {
+	t.Helper()
+	l := &ledger{
+		names:   names,
+		newest:  make(map[string]subjects.Status),
+		finals:  make(map[string][]final),
+		done:    make(map[string]bool),
+		changed: make(chan struct{}),
+	}
+	c, err := js.OrderedConsumer(t.Context(), names.OutcomesStream(), jetstream.OrderedConsumerConfig{MaxResetAttempts: -1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	msgs, err := c.Messages(jetstream.PullExpiry(2*time.Second), jetstream.PullHeartbeat(500*time.Millisecond))
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.reading.Go(func() {
+		for {
+			msg, err := msgs.Next()
+			switch {
+			case err == nil:
+				l.read(t, msg)
+			case errors.Is(err, jetstream.ErrMsgIteratorClosed):
+				return
+			}
+		}
+	})
+	t.Cleanup(func() {
+		msgs.Stop()
+		l.reading.Wait()
+	})
+	return l
+}
+
+func (l *ledger) read(t testing.TB, msg jetstream.Msg) {
+	var e subjects.Entry
+	if err := json.Unmarshal(msg.Data(), &e); err != nil {
+		t.Errorf("journal entry %q: %v", msg.Data(), err)
+		return
+	}
+	meta, err := msg.Metadata()
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	_, batch := l.names.Campaign(msg.Subject())
+	// The process id, between the host's name and six characters.
+	parts := strings.Split(e.Worker, "-")
+	pid := parts[max(len(parts)-2, 0)]
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	switch e.Event {
+	case subjects.Claimed:
+		l.claims = append(l.claims, claim{batch, pid, e.Attempt, meta.Timestamp})
+	case subjects.Done:
+		l.done[batch] = true
+	case subjects.Sending:
+		return
+	}
+	for _, r := range e.Results {
+		for _, recipient := range r.Recipients {
+			if r.Status.Final() {
+				l.finals[recipient] = append(l.finals[recipient], final{r.Status, pid, meta.Timestamp})
+			}
+			if !l.newest[recipient].Final() {
+				l.newest[recipient] = r.Status
+			}
+		}
+	}
+	close(l.changed)
+	l.changed = make(chan struct{})
+}
+
+// wait waits until cond, which is called under the lock, holds.
+func (l *ledger) wait(t testing.TB, limit time.Duration, what string, cond func() bool) {
+	t.Helper()
+	if !l.waitOr(limit, nil, cond) {
+		t.Fatalf("the ledger waited in vain for %s", what)
+	}
+}
+
+// waitOr is wait that gives up when stop is closed or limit is over; then it
+// reports false.
+func (l *ledger) waitOr(limit time.Duration, stop <-chan struct{}, cond func() bool) bool {
+	timer := time.NewTimer(limit)
+	defer timer.Stop()
+	for {
+		l.mu.Lock()
+		ok, changed := cond(), l.changed
+		l.mu.Unlock()
+		if ok {
+			return true
+		}
+		select {
+		case <-changed:
+		case <-stop:
+			return false
+		case <-timer.C:
+			return false
+		}
+	}
+}
