@@ -285,7 +285,7 @@ func (p *publication) put(ctx context.Context, recipients []string) error {
 	b.ID = hex.EncodeToString(sum[:12])
 	data := b.AppendJSON(nil)
 	if limit := int(p.nc.MaxPayload()); len(data) > limit {
-		return p.tooLarge(len(data), limit)
+		return p.tooLarge(len(recipients), len(data), limit)
 	}
 	p.open[b.ID] = true
 	msg := &nats.Msg{Subject: p.names.Batches(p.campaign), Data: data}
@@ -297,11 +297,11 @@ func (p *publication) put(ctx context.Context, recipients []string) error {
 	return nil
 }
 
-func (p *publication) tooLarge(size, limit int) error {
+func (p *publication) tooLarge(recipients, size, limit int) error {
 	if p.inline && len(p.raw) > limit/2 {
 		return fmt.Errorf("with the message inline a batch has %s bytes, and the broker takes %s: leave out --inline, then the message is stored once, or raise the broker's max_payload", number(size), number(limit))
 	}
-	return fmt.Errorf("a batch of %s recipients has %s bytes, and the broker takes %s: use a smaller --batch-size, for example %d", number(p.batchSize), number(size), number(limit), max(1, p.batchSize*limit/size*9/10))
+	return fmt.Errorf("a batch of %s recipients has %s bytes, and the broker takes %s: use a smaller --batch-size, for example %d", number(recipients), number(size), number(limit), max(1, recipients*limit/size*9/10))
 }
 
 // follow waits until every batch of the campaign is done.
