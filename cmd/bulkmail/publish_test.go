@@ -114,7 +114,9 @@ func TestWhoWaitsIsToldOfDeadLetters(t *testing.T) {
 		t.Fatal(err)
 	}
 	worker := startBulkmail(t, []string{"BULKMAIL_NATS_URL=" + c.nc.ConnectedUrl(), "BULKMAIL_RELAYS=dummy:///dev/null?domain=client.test"}, "worker")
-	if err := p.follow(t.Context()); err != nil {
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	if err := p.follow(ctx); err != nil {
 		t.Fatal(err)
 	}
 	want := `1 batch went to the dead letters, the first because of: message_ref: there is no object "` + p.digest + `" in the object store`

@@ -45,6 +45,7 @@ func TestCommandLine(t *testing.T) {
 		Dir:                 "testdata/script",
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,
+		Deadline:            time.Now().Add(5 * time.Minute), // a program that hangs is ended and shown
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("HOME", env.WorkDir)
 			env.Setenv("GORACE", raceOptions)
@@ -63,7 +64,7 @@ func TestCommandLine(t *testing.T) {
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"start":       startCommand,
 			"await":       awaitCommand,
-			"stop":        stopCommand,
+			"terminate":   terminateCommand,
 			"exits":       exitsCommand,
 			"freeport":    freeportCommand,
 			"publish-raw": publishRawCommand,
@@ -227,10 +228,10 @@ func awaitCommand(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// stop NAME [CODE] sends SIGTERM to a program, waits for its end, wants the
+// terminate NAME [CODE] sends SIGTERM to a program, waits for its end, wants the
 // exit code (0), and leaves what it wrote in the files NAME.out and NAME.err.
-func stopCommand(ts *testscript.TestScript, neg bool, args []string) {
-	usageOf(ts, neg || len(args) < 1 || len(args) > 2, "stop NAME [CODE]")
+func terminateCommand(ts *testscript.TestScript, neg bool, args []string) {
+	usageOf(ts, neg || len(args) < 1 || len(args) > 2, "terminate NAME [CODE]")
 	p := programOf(ts, args[0])
 	code, err := p.terminate()
 	ts.Check(err)
