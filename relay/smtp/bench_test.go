@@ -35,6 +35,7 @@ func BenchmarkSend(b *testing.B) {
 		{name: "100/sessions=16/auto", sessions: 16, recipients: 100, overlap: OverlapAuto},
 		{name: "1/sessions=1/off", sessions: 1, recipients: 1, overlap: OverlapOff},
 		{name: "1/sessions=1/on", sessions: 1, recipients: 1, overlap: OverlapOn},
+		{name: "1/sessions=1/auto", sessions: 1, recipients: 1, overlap: OverlapAuto},
 		{name: "1/sessions=16/off", sessions: 16, recipients: 1, overlap: OverlapOff},
 		{name: "1/sessions=16/on", sessions: 16, recipients: 1, overlap: OverlapOn},
 		{name: "1/sessions=16/auto", sessions: 16, recipients: 1, overlap: OverlapAuto},

@@ -30,5 +30,5 @@ func (s *Session) hear(line []byte) {
 	if s.secret && len(line) > 4 && line[0] == '3' {
 		line = append(append([]byte{}, line[:4]...), "..."...)
 	}
-	s.d.Conversation("S: " + printable(line))
+	s.d.Conversation("S: " + whole(line))
 }

@@ -35,6 +35,7 @@ smtpd_sasl_path = smtpd
 cyrus_sasl_config_path = DIR/etc/sasl
 smtpd_sasl_local_domain = mx.test
 smtpd_recipient_limit = 15
+smtpd_error_sleep_time = 0
 EXTRA
 `
 

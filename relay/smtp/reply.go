@@ -13,6 +13,7 @@ const (
 	readBuffer = 4 << 10
 	maxLine    = 64 << 10  // RFC 5321, 4.5.3.1.5 says 512; servers write more
 	maxReply   = 256 << 10 // bounds what a server can make us hold
+	maxText    = 1 << 10   // bounds what is kept of it for good
 )
 
 // What is no reply at all (RFC 5321, 4.2).
@@ -88,7 +89,10 @@ func cutEnhanced(text []byte) (enhanced, rest []byte) {
 }
 
 // printable is text as it may go to logs, JSON and terminals.
-func printable(text []byte) string {
+func printable(text []byte) string { return whole(text[:min(len(text), maxText)]) }
+
+// whole is printable text of any length.
+func whole(text []byte) string {
 	clean := true
 	for _, c := range text {
 		if c < ' ' || c >= 0x7f {

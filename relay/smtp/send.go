@@ -142,7 +142,7 @@ func (s *Session) readEnd(t *transaction, ended int64) *Error {
 	}
 	r := a.reply(cmdEnd)
 	if early {
-		defer s.kill()
+		return s.brokenOff(t, r)
 	}
 	v := classify(cmdEnd, r, circumstances{overlapped: s.waiting && s.ahead.begun})
 	switch v.meaning {
@@ -154,8 +154,7 @@ func (s *Session) readEnd(t *transaction, ended int64) *Error {
 		t.judge(Rejected, r)
 		s.completed(t)
 		return nil
-	case goOn, unknowable:
-		// Also a server that accepts what it has not got in full.
+	case unknowable:
 		t.judge(InDoubt, r)
 	case outOfStep:
 		if s.waiting && s.ahead.begun {
@@ -176,14 +175,10 @@ func (s *Session) readEnds(t *transaction, ended int64) *Error {
 		if err != nil {
 			return s.lostEnd(t, ended, err)
 		}
-		if s.early(ended) {
-			r := a.reply(cmdEnd)
-			if a.positive() {
-				t.judge(InDoubt, r)
-			}
-			return s.refuse(verdict{meaning: outOfStep}, r)
-		}
 		r := a.reply(cmdEnd)
+		if s.early(ended) {
+			return s.brokenOff(t, r)
+		}
 		t.taken--
 		switch v := classify(cmdEnd, r, circumstances{}); v.meaning {
 		case goOn:
@@ -216,6 +211,26 @@ func (s *Session) early(ended int64) bool {
 	}
 	s.out.joinBriefly(time.Second)
 	return s.out.n.Load() < ended
+}
+
+// brokenOff takes a reply that came before the server had the whole message,
+// also where our write failed first. A refusal counts; to accept what it has not
+// got in full is more than a server can promise.
+func (s *Session) brokenOff(t *transaction, r *Reply) *Error {
+	v := classify(cmdEnd, r, circumstances{})
+	switch v.meaning {
+	case envelopeDeferred:
+		t.judge(Deferred, r)
+	case envelopeRejected:
+		t.judge(Rejected, r)
+	case goOn, unknowable:
+		t.judge(InDoubt, r)
+		return s.refuse(v, r)
+	default:
+		return s.refuse(v, r)
+	}
+	s.kill()
+	return nil
 }
 
 // lostEnd: without the end of the message no server takes it; with it, only
