@@ -228,6 +228,7 @@ func TestWorkGoesOnWhenTheBrokerComesBack(t *testing.T) {
 		}
 	})
 	close(post.gate)
+	h = join(t, b.URL()) // the test does not wait for its own connection
 	l := &ledger{tail: h.tail(t, h.names.OutcomesStream(), h.names.CampaignOutcomes("c")), newest: make(map[string]outcome)}
 	for range 6 {
 		l.until(subjects.Done)

@@ -31,7 +31,7 @@ func TestALongListBehindASlowRelayTakesLittleMemory(t *testing.T) {
 	p := h.fork(t, "w", post.Addr(), worker.Resend)
 	l := &ledger{tail: h.tail(t, h.names.OutcomesStream(), h.names.CampaignOutcomes("c")), newest: make(map[string]outcome)}
 	most, samples := 0, 0
-	for done := 0; done < batches; done++ {
+	for done := range batches {
 		l.until(subjects.Done)
 		if done%10 == 5 {
 			most = max(most, p.heap(t))
