@@ -1,0 +1,88 @@
+package main
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"bulkmail/subjects"
+)
+
+// putCampaign puts an entry into the campaigns bucket.
+func (c *client) putCampaign(t *testing.T, name string, entry subjects.Campaign) {
+	t.Helper()
+	bucket, err := openCampaigns(t.Context(), c.js, c.names)
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = bucket.update(t.Context(), name, func(e *subjects.Campaign) error { *e = entry; return nil })
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestACampaignIsFinishedOnlyWhenEverybodyHasAFinalOutcome(t *testing.T) {
+	t.Parallel()
+	c := connected(t)
+	running := func(recipients int, complete bool) subjects.Campaign {
+		return subjects.Campaign{State: subjects.CampaignRunning, Batches: 1, Recipients: recipients, Complete: complete}
+	}
+	two := entry(subjects.Done, 1, became(subjects.Accepted, "a", "1@x.test"), became(subjects.Rejected, "a", "2@x.test"))
+	c.putCampaign(t, "all", running(2, true))
+	c.journal(t, "all", "b1", two)
+	// Somebody is in no journal: finished it is not, whatever the queue says.
+	c.putCampaign(t, "one-missing", running(3, true))
+	c.journal(t, "one-missing", "b1", two)
+	// The rest of the list was never published.
+	c.putCampaign(t, "cut", running(2, false))
+	c.journal(t, "cut", "b1", two)
+	c.putCampaign(t, "deferred", running(2, true))
+	c.journal(t, "deferred", "b1", entry(subjects.Recorded, 1, became(subjects.Accepted, "a", "1@x.test"), became(subjects.Deferred, "a", "2@x.test")))
+	c.putCampaign(t, "queued", running(2, true))
+	c.journal(t, "queued", "b1", two)
+	if _, err := c.js.Publish(t.Context(), c.names.Batches("queued"), []byte("{}")); err != nil {
+		t.Fatal(err)
+	}
+	// Published by another program: no entry. The second attempt overturns the
+	// deferral, and nobody is counted twice.
+	c.journal(t, "by-hand", "b1", entry(subjects.Recorded, 1, became(subjects.Deferred, "a", "1@x.test")))
+	c.journal(t, "by-hand", "b1", entry(subjects.Done, 2, became(subjects.Accepted, "a", "1@x.test")))
+	paused := running(2, true)
+	paused.State = subjects.CampaignPaused
+	c.putCampaign(t, "paused", paused)
+
+	var out strings.Builder
+	s := discard()
+	s.out = &out
+	if err := c.status(t.Context(), s, nil, false, false); err != nil {
+		t.Fatal(err)
+	}
+	var lines []string
+	for line := range strings.Lines(out.String()) {
+		lines = append(lines, strings.TrimRight(line, " \n"))
+	}
+	want := []string{
+		"campaign     state       recipients  final  accepted  rejected  deferred  batches waiting  pace",
+		"all          finished             2      2         1         1         0                0",
+		"by-hand      finished             1      1         1         0         0                0",
+		"cut          incomplete           2      2         1         1         0                0",
+		"deferred     running              2      1         1         0         1                0",
+		"one-missing  running              3      2         1         1         0                0",
+		"paused       paused               2      0         0         0         0                0",
+		"queued       running              2      2         1         1         0                1",
+	}
+	if diff := cmp.Diff(want, lines); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestThePaceOfACampaignSaysWhatIsLeft(t *testing.T) {
+	t.Parallel()
+	l := campaignStatus{Recipients: 10_000, Final: 4_000}
+	for rate, want := range map[float64]string{0: "", 2_000: "2,000/s, 3s left", 0.5: "0/s, 3h20m0s left"} {
+		if got := pace(l, rate); got != want {
+			t.Errorf("at %g/s it says %q, want %q", rate, got, want)
+		}
+	}
+}
