@@ -54,24 +54,30 @@ func (s *Session) readMAIL(t *transaction, rest int) (ok bool, err *Error) {
 	if err := s.refusedMAIL(t, a); err != nil {
 		return false, err
 	}
+	s.skip(t, rest)
+	return false, nil
+}
+
+// skip reads the replies behind a refused MAIL, whose verdict stands whatever
+// they are.
+func (s *Session) skip(t *transaction, rest int) {
 	for i := range rest {
 		c := cmdRCPT
 		if i == t.said {
 			c = cmdDATA
 		}
-		a, lost := s.reply(c)
-		if lost != nil {
-			return false, nil // the verdict on MAIL stands
+		a, err := s.reply(c)
+		if err != nil {
+			return
 		}
 		// With 354 the server waits for a message that must not be: a
 		// lone dot would send an empty one, perhaps under the sender of
 		// the transaction before.
 		if a.code == 421 || a.code/100 == 3 {
 			s.kill()
-			return false, nil
+			return
 		}
 	}
-	return false, nil
 }
 
 // readRSET: a session that cannot be reset is of no use.
