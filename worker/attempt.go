@@ -39,7 +39,7 @@ type attempt struct {
 	flying    int                      // envelopes that are cut and not settled
 	tries     map[*relay.Envelope]int  // of these, those with recipients that were cut before in vain
 	announced map[*relay.Envelope]bool // of these, those whose recipients are on record as sending
-	paused    bool                     // nothing may be cut while the journal cannot be written
+	calm      chan struct{}            // not nil: nothing may be cut or ended until it is closed
 	stopped   bool                     // nothing more may be cut
 	lost      bool                     // the batch may have a new holder
 	until     time.Time                // when what waits may be tried again; zero: at once
@@ -148,11 +148,16 @@ func (a *attempt) isLost() bool {
 	return a.lost
 }
 
-// pause keeps anything more from being cut while the journal cannot be
-// written: what cannot be recorded must not pile up.
+// pause keeps anything more from being cut, and messages from being ended,
+// while the journal cannot be written: what cannot be recorded must not pile up.
 func (a *attempt) pause(on bool) {
 	a.mu.Lock()
-	a.paused = on
+	if on {
+		a.calm = make(chan struct{})
+	} else {
+		close(a.calm)
+		a.calm = nil
+	}
 	a.mu.Unlock()
 	if !on {
 		a.pool.Ready(a)
@@ -175,10 +180,28 @@ func (a *attempt) cancel() {
 	}
 }
 
-// guard lets a message be ended only while the batch is surely ours. It keeps
-// an envelope that was cut before this process was stopped, or cut off from the
-// broker, from being sent after somebody else took over.
-func (a *attempt) guard(context.Context) error {
+// guard lets a message be ended only while the batch is surely ours and the
+// journal can be written. It keeps an envelope that was cut before this process
+// was stopped, or cut off from the broker, from being sent after somebody else
+// took over.
+func (a *attempt) guard(ctx context.Context) error {
+	a.mu.Lock()
+	calm := a.calm
+	a.mu.Unlock()
+	if calm != nil {
+		select {
+		case <-calm:
+		case <-a.hold.Lost():
+		case <-a.lease.expired:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	select {
+	case <-a.hold.Lost():
+		return journal.ErrFenced
+	default:
+	}
 	if !a.lease.held() {
 		return journal.ErrFenced
 	}
@@ -202,7 +225,10 @@ func (a *attempt) announce(relayName string, e *relay.Envelope) func(context.Con
 				taken = append(taken, address)
 			}
 		}
-		return a.hold.Sending(ctx, relayName, taken)
+		if err := a.hold.Sending(ctx, relayName, taken); err != nil {
+			return err
+		}
+		return a.guard(ctx) // that may have taken long
 	}
 }
 
@@ -218,7 +244,7 @@ func (a *attempt) finish() {
 func (a *attempt) Pending() int {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.stopped || a.paused {
+	if a.stopped || a.calm != nil {
 		return 0
 	}
 	return len(a.queue)
@@ -228,7 +254,7 @@ func (a *attempt) Pending() int {
 func (a *attempt) Cut(g relay.Grant) *relay.Envelope {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.stopped || a.paused || len(a.queue) == 0 || !a.lease.held() {
+	if a.stopped || a.calm != nil || len(a.queue) == 0 || !a.lease.held() {
 		return nil
 	}
 	head := &a.queue[0]
@@ -296,7 +322,7 @@ func (a *attempt) Settle(e *relay.Envelope, relayName string, err error) {
 	}
 	a.flying--
 	a.finish()
-	ready = ready && !a.stopped && !a.paused
+	ready = ready && !a.stopped && a.calm == nil
 	a.mu.Unlock()
 	if ready {
 		a.pool.Ready(a)

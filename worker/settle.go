@@ -48,8 +48,13 @@ func (d *delivery) settle(work context.Context, a *attempt, t Tally, began time.
 	d.tell(ctx, d.msg.DoubleAck)
 }
 
-// nak returns the batch to the queue.
+// nak returns the batch to the queue. Once the lease is over the broker does
+// that by itself, and may have done it: it would take our word for that of the
+// new holder, and give the batch to a third.
 func (d *delivery) nak(ctx context.Context, delay time.Duration) {
+	if !d.lease.held() {
+		return
+	}
 	d.tell(ctx, func(context.Context) error {
 		if delay <= 0 {
 			return d.msg.Nak()

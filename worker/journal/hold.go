@@ -36,6 +36,10 @@ type Hold struct {
 	last uint64 // sequence of the last entry; the writer's, before it starts Claim's
 	err  error  // why the writer stopped; set before lost is closed
 
+	telling  sync.Mutex // guards what follows, and the order of what trouble is told
+	awaiting bool       // an append is under way
+	troubled bool       // what trouble was told last
+
 	mu       sync.Mutex // guards what follows
 	pending  []results
 	sendings []sending

@@ -70,8 +70,13 @@ const (
 	headerDelivery = "Bulkmail-Delivery" // of a claim: which delivery of the batch it goes by
 )
 
-// appendTimeout bounds one try of an append.
-const appendTimeout = 5 * time.Second
+const (
+	// appendTimeout bounds one try of an append.
+	appendTimeout = 5 * time.Second
+	// slowAppend is when an append takes so long that the broker may be away:
+	// what is sent from now on might never be recorded.
+	slowAppend = 250 * time.Millisecond
+)
 
 // A Journal reads and writes the journals of all batches. It is safe for
 // concurrent use.
@@ -146,12 +151,14 @@ func (j *Journal) Read(ctx context.Context, campaign, batch string) (*State, err
 }
 
 // Claim takes hold of the batch for one attempt, unless somebody has written to
-// its journal since s was read, or s shows that a later delivery of the same
-// batch is held already: then the error is [ErrFenced]. trouble, if not nil, is
-// told when appends begin to fail and when they work again; nothing new should
-// be sent in between, since it could not be recorded.
+// its journal since s was read, or s shows that this delivery or a later one of
+// the same batch is held already: then the error is [ErrFenced]. A broker that
+// was killed may have forgotten deliveries, and makes them once more while their
+// holder is alive and well. trouble, if not nil, is told when appends begin to
+// fail or to take long, and when they work again; nothing new should be sent in
+// between, since it could not be recorded.
 func (j *Journal) Claim(ctx context.Context, s *State, d Delivery, trouble func(bool)) (*Hold, error) {
-	if s.holder.Sequence == d.Sequence && s.holder.Count > d.Count {
+	if s.holder.Sequence == d.Sequence && s.holder.Count >= d.Count {
 		return nil, ErrFenced
 	}
 	h := &Hold{
@@ -182,29 +189,50 @@ func (h *Hold) append(ctx context.Context, e subjects.Entry, header nats.Header)
 	}
 	msg := &nats.Msg{Subject: h.subject, Data: data, Header: nats.Header{headerToken: {nuid.Next()}}}
 	maps.Copy(msg.Header, header)
-	failing := false
+	if h.trouble != nil {
+		h.await(true)
+		timer := time.AfterFunc(slowAppend, func() { h.tell(true) })
+		defer timer.Stop()
+		if !h.journal.js.Conn().IsConnected() {
+			h.tell(true)
+		}
+	}
 	for wait := 50 * time.Millisecond; ; wait = min(2*wait, 2*time.Second) {
 		sequence, err := h.try(ctx, msg)
 		if err == nil {
 			h.last = sequence
-			if failing && h.trouble != nil {
-				h.trouble(false)
-			}
+			h.await(false)
+			h.tell(false)
 			return nil
 		}
 		if errors.Is(err, ErrFenced) || ctx.Err() != nil {
 			return err
 		}
-		if !failing && h.trouble != nil {
-			h.trouble(true)
-		}
-		failing = true
+		h.tell(true)
 		select {
 		case <-time.After(wait):
 		case <-ctx.Done():
 			return fmt.Errorf("journal %s: %w", h.subject, err)
 		}
 	}
+}
+
+// await notes whether an append is under way.
+func (h *Hold) await(on bool) {
+	h.telling.Lock()
+	h.awaiting = on
+	h.telling.Unlock()
+}
+
+// tell tells of trouble while an append is under way, and of its end.
+func (h *Hold) tell(trouble bool) {
+	h.telling.Lock()
+	defer h.telling.Unlock()
+	if h.trouble == nil || trouble == h.troubled || trouble && !h.awaiting {
+		return
+	}
+	h.troubled = trouble
+	h.trouble(trouble)
 }
 
 func (h *Hold) try(ctx context.Context, msg *nats.Msg) (uint64, error) {
