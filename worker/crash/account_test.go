@@ -56,24 +56,42 @@ func (h *house) settleAccounts(t testing.TB, title string, f *fleet, inFlight fu
 			}
 			a.duplicates += len(times) - 1
 			known := 0 // acceptances that no kill explains
-			for _, tx := range times {
-				explained := inFlight(tx)
-				for _, on := range finals {
-					if names[on.pid] == tx.worker || tx.begun.After(on.stored) {
-						explained = false
-					}
-				}
-				if !explained {
+			for i, tx := range times {
+				if recorded(times, i, finals, names) || !inFlight(tx) {
 					known++
 				}
 			}
 			if known > 1 {
 				a.stray += known - 1
-				t.Errorf("%s of batch %s was accepted %d times, and that was not in flight:\n%+v\n%+v", recipient, id, len(times), times, finals)
+				t.Errorf("%s of batch %s was accepted %d times, and that was not in flight:%s\non record: %v%v", recipient, id, len(times), times, finals, h.ledger.claimsOf(id))
 			}
 		}
 	}
 	return a
+}
+
+// recorded tells whether acceptance i is on record, or was begun when another
+// one was already. A record tells of the last acceptance before it by the same
+// worker.
+func recorded(times []transaction, i int, finals []final, names map[string]string) bool {
+	for _, on := range finals {
+		if times[i].begun.After(on.stored) {
+			return true
+		}
+		if names[on.pid] != times[i].worker || times[i].accepted.After(on.stored) {
+			continue
+		}
+		last := true
+		for _, later := range times[i+1:] {
+			if later.worker == times[i].worker && !later.accepted.After(on.stored) {
+				last = false
+			}
+		}
+		if last {
+			return true
+		}
+	}
+	return false
 }
 
 // check fails the test if anything but duplicates that were in flight happened.

@@ -2,6 +2,221 @@
 
 package crash_test
 
-const brokerDir = "BULKMAIL_CRASH_BROKER_DIR"
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+	"time"
 
-func runBroker(string) int { return 1 }
+	"github.com/nats-io/nats-server/v2/server"
+
+	"bulkmail/subjects/broker"
+)
+
+// The environment of a process that is a broker: this test binary again.
+const (
+	brokerDir     = "BULKMAIL_CRASH_BROKER_DIR"
+	brokerListen  = "BULKMAIL_CRASH_BROKER_LISTEN"
+	brokerName    = "BULKMAIL_CRASH_BROKER_NAME"    // one of a cluster
+	brokerCluster = "BULKMAIL_CRASH_BROKER_CLUSTER" // where it listens for the others
+	brokerRoutes  = "BULKMAIL_CRASH_BROKER_ROUTES"
+)
+
+// runBroker is the main of a broker's process. It ends with its standard input,
+// so that it does not outlive the tests.
+func runBroker(dir string) int {
+	var err error
+	if name := os.Getenv(brokerName); name == "" {
+		_, err = broker.Start(context.Background(), broker.Options{
+			Listen: os.Getenv(brokerListen), Dir: dir, SyncAlways: true, Log: slog.New(slog.DiscardHandler),
+		})
+	} else {
+		err = startMember(name, dir)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	fmt.Println("ready")
+	_, _ = io.Copy(io.Discard, os.Stdin)
+	return 0
+}
+
+// startMember starts one server of a cluster.
+func startMember(name, dir string) error {
+	o := &server.Options{ServerName: name, JetStream: true, StoreDir: dir, SyncAlways: true, NoSigs: true, NoLog: true}
+	o.Host, o.Port = hostPort(os.Getenv(brokerListen))
+	o.Cluster.Name = "crash"
+	o.Cluster.Host, o.Cluster.Port = hostPort(os.Getenv(brokerCluster))
+	o.Cluster.NoAdvertise = true // clients keep to the proxies
+	o.Routes = server.RoutesFromStr(os.Getenv(brokerRoutes))
+	s, err := server.NewServer(o)
+	if err != nil {
+		return err
+	}
+	s.Start()
+	if !s.ReadyForConnections(patience) {
+		return fmt.Errorf("%s is not ready", name)
+	}
+	return nil
+}
+
+func hostPort(address string) (string, int) {
+	a, err := net.ResolveTCPAddr("tcp", address)
+	if err != nil {
+		panic(err)
+	}
+	return a.IP.String(), a.Port
+}
+
+// A brokerProcess can be killed and started again on its folder and address.
+type brokerProcess struct {
+	t      testing.TB
+	name   string
+	addr   string
+	env    []string
+	cmd    *exec.Cmd
+	exited chan struct{}
+	stdin  io.Closer
+}
+
+func newBrokerProcess(t testing.TB, name, addr string, env ...string) *brokerProcess {
+	b := &brokerProcess{t: t, name: name, addr: addr}
+	b.env = append([]string{
+		"HOME=" + os.Getenv("HOME"), "TMPDIR=" + os.TempDir(), "BULKMAIL_CI_RUN=" + os.Getenv("BULKMAIL_CI_RUN"),
+		brokerDir + "=" + filepath.Join(t.TempDir(), name), brokerListen + "=" + addr,
+	}, env...)
+	t.Cleanup(func() {
+		if b.cmd != nil {
+			b.kill()
+		}
+	})
+	return b
+}
+
+func (b *brokerProcess) url() string { return (&url.URL{Scheme: "nats", Host: b.addr}).String() }
+
+// start starts the broker and waits until it takes connections.
+func (b *brokerProcess) start() {
+	b.t.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	cmd := exec.Command(self)
+	cmd.Env, cmd.Stderr = b.env, os.Stderr
+	if b.stdin, err = cmd.StdinPipe(); err != nil {
+		b.t.Fatal(err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		b.t.Fatal(err)
+	}
+	b.cmd, b.exited = cmd, make(chan struct{})
+	line, err := bufio.NewReader(out).ReadString('\n')
+	go func() {
+		_ = cmd.Wait()
+		close(b.exited)
+	}()
+	if line != "ready\n" {
+		b.t.Fatalf("the broker says %q: %v", line, err)
+	}
+}
+
+// kill is kill -9.
+func (b *brokerProcess) kill() {
+	b.t.Helper()
+	if err := b.cmd.Process.Kill(); err != nil {
+		b.t.Errorf("kill the broker: %v", err)
+	}
+	<-b.exited
+	_ = b.stdin.Close()
+}
+
+// freeAddr is a loopback address that nobody listens on.
+func freeAddr(t testing.TB) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
+
+// An outage is a time in which nothing could be recorded, or a worker could not
+// know that it had lost its batches.
+type outage struct{ down, up time.Time }
+
+const (
+	// recording is how long the record of a reply may be on its way.
+	recording = time.Second
+	// noticing is how long a worker may take to notice an outage.
+	noticing = 300 * time.Millisecond
+)
+
+// during tells whether the envelope was in flight when one of the outages
+// began, or when the worker noticed.
+func during(outages []outage) func(transaction) bool {
+	return func(tx transaction) bool {
+		for _, o := range outages {
+			if tx.begun.Before(o.down.Add(noticing)) && tx.accepted.Add(recording).After(o.down) {
+				return true
+			}
+		}
+		return false
+	}
+}
+
+const restarts = 20
+
+func TestABrokerKilledAndRestartedUnderLoadLosesNobody(t *testing.T) {
+	b := newBrokerProcess(t, "broker", freeAddr(t))
+	b.start()
+	s := openSink(t)
+	f := newFleet(t, s, []string{b.addr})
+	s.open(t)
+	h := join(t, []string{b.url()}, 1)
+	stop := h.load(t, 40, false)
+	defer stop()
+	for range 3 {
+		f.hire()
+	}
+
+	var outages []outage
+	for i := range restarts {
+		h.ledger.mu.Lock()
+		seen := len(h.ledger.done) + 1 + rand.IntN(40)
+		h.ledger.mu.Unlock()
+		h.ledger.wait(t, patience, "batches to be done", func() bool { return len(h.ledger.done) >= seen })
+		b.kill()
+		o := outage{down: time.Now()}
+		if i%5 == 4 {
+			<-time.After(ackWait * 3 / 2) // every hold runs out meanwhile
+		}
+		b.start()
+		o.up = time.Now()
+		outages = append(outages, o)
+		t.Logf("down %s, up %s", o.down.Format("15:04:05.000"), o.up.Format("15:04:05.000"))
+	}
+	stop()
+	h.settle(t)
+	f.dismissAll()
+
+	a := h.settleAccounts(t, "synced writes", f, during(outages))
+	a.kills[atRandom] = len(outages)
+	table("broker killed with -9", nil, "kill", a)
+	a.check(t)
+}

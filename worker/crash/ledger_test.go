@@ -5,6 +5,7 @@ package crash_test
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"strings"
 	"sync"
 	"testing"
@@ -35,11 +36,32 @@ type final struct {
 	stored time.Time
 }
 
+// String is for failures.
+func (f final) String() string {
+	return fmt.Sprintf("%s by %s at %s", f.status, f.pid, f.stored.Local().Format("15:04:05.000"))
+}
+
 // claim is an attempt's begin.
 type claim struct {
 	batch, pid string
-	attempt    int
+	delivery   string // as the broker counts
 	stored     time.Time
+}
+
+// String is for failures.
+func (c claim) String() string {
+	return fmt.Sprintf("\nclaim of delivery %s by %s at %s", c.delivery, c.pid, c.stored.Local().Format("15:04:05.000"))
+}
+
+// claimsOf returns the claims of a batch. The caller holds mu.
+func (l *ledger) claimsOf(batch string) []claim {
+	var list []claim
+	for _, c := range l.claims {
+		if c.batch == batch {
+			list = append(list, c)
+		}
+	}
+	return list
 }
 
 func follow(t testing.TB, js jetstream.JetStream, names subjects.Names) *ledger {
@@ -96,7 +118,7 @@ func (l *ledger) read(t testing.TB, msg jetstream.Msg) {
 	defer l.mu.Unlock()
 	switch e.Event {
 	case subjects.Claimed:
-		l.claims = append(l.claims, claim{batch, pid, e.Attempt, meta.Timestamp})
+		l.claims = append(l.claims, claim{batch, pid, msg.Headers().Get("Bulkmail-Delivery"), meta.Timestamp})
 	case subjects.Done:
 		l.done[batch] = true
 	case subjects.Sending:

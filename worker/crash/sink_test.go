@@ -54,6 +54,13 @@ type transaction struct {
 	size       int
 }
 
+// String is for failures: when it began and ended, by the wall clock.
+func (tx transaction) String() string {
+	const clock = "15:04:05.000"
+	return fmt.Sprintf("\n%s: MAIL %s, dot %s, accepted %s, %d recipients", tx.worker,
+		tx.begun.Format(clock), tx.ended.Format(clock), tx.accepted.Format(clock), len(tx.recipients))
+}
+
 // large is the size from which a message cannot be on its way in full while
 // the sink has read the beginning of it.
 const large = 5 << 20
