@@ -132,9 +132,13 @@ func TestAWorkerCutOffFromTheBrokerStopsSending(t *testing.T) {
 	if done := l.until(subjects.Done); done.Worker != "heir" {
 		t.Errorf("done by %s", done.Worker)
 	}
+	first.log.wait(t, "broker silent for an ack wait, no new envelopes", 1)
 	close(lonely.gate)
 	w.cut(false)
 	first.leave(t)
+	if n := len(lonely.begun); n != 20 {
+		t.Errorf("%d recipients were begun by the worker that was cut off, want the 20 of before", n)
+	}
 	if n := len(lonely.seen()); n != 10 {
 		t.Errorf("%d recipients were accepted from the worker that was cut off, want the 10 of before", n)
 	}
