@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
@@ -281,12 +282,32 @@ func (d *dialogue) configure(dialer *Dialer, said *[]string) error {
 			dialer.Auth = v
 		case "auth_in_clear":
 			dialer.AuthInClear = true
+		case "log":
+			dialer.Log = slog.New(&mbsLog{said: said})
 		case "conversation":
 			dialer.Conversation = func(line string) { *said = append(*said, line) }
 		default:
 			return fmt.Errorf("dialer: what is %q?", k)
 		}
 	}
+	return nil
+}
+
+// mbsLog keeps the seed's codes of what is logged and is no error.
+type mbsLog struct {
+	slog.Handler
+	said *[]string
+}
+
+func (l *mbsLog) Enabled(context.Context, slog.Level) bool { return true }
+
+func (l *mbsLog) Handle(_ context.Context, r slog.Record) error {
+	r.Attrs(func(a slog.Attr) bool {
+		if a.Key == "mbs" {
+			*l.said = append(*l.said, a.Value.String())
+		}
+		return true
+	})
 	return nil
 }
 

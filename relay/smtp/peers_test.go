@@ -25,7 +25,7 @@ func peerProgram(t testing.TB, name string) string {
 	t.Helper()
 	for _, folder := range []string{peersFolder + "/usr/sbin", "/usr/sbin", "/usr/local/sbin"} {
 		if path := filepath.Join(folder, name); executable(path) {
-			if os.Getuid() != 0 {
+			if os.Getuid() != 0 && name != "smtp-sink" {
 				missing(t, name+" needs root to run")
 			}
 			return path
