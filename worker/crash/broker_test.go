@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"math/rand/v2"
 	"net"
 	"net/url"
 	"os"
@@ -197,10 +196,7 @@ func TestABrokerKilledAndRestartedUnderLoadLosesNobody(t *testing.T) {
 
 	var outages []outage
 	for i := range restarts {
-		h.ledger.mu.Lock()
-		seen := len(h.ledger.done) + 1 + rand.IntN(40)
-		h.ledger.mu.Unlock()
-		h.ledger.wait(t, patience, "batches to be done", func() bool { return len(h.ledger.done) >= seen })
+		h.progress(t, 40)
 		b.kill()
 		o := outage{down: time.Now()}
 		if i%5 == 4 {

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -85,8 +86,8 @@ func newFleet(t testing.TB, s *sink, upstreams []string, env ...string) *fleet {
 	return f
 }
 
-// hire starts a worker.
-func (f *fleet) hire() *process {
+// hire starts a worker; env is added to the fleet's.
+func (f *fleet) hire(env ...string) *process {
 	f.t.Helper()
 	f.mu.Lock()
 	p := &process{name: fmt.Sprintf("w%d.test", len(f.all)), exited: make(chan struct{})}
@@ -116,7 +117,7 @@ func (f *fleet) hire() *process {
 		"BULKMAIL_LOG_FORMAT=text",
 		"BULKMAIL_ACK_WAIT=" + ackWait.String(),
 		"BULKMAIL_RETRY_DELAYS=" + retryDelay.String(),
-	}, f.env...)
+	}, slices.Concat(f.env, env)...)
 	if err := p.cmd.Start(); err != nil {
 		f.t.Fatal(err)
 	}
@@ -207,6 +208,31 @@ func (f *fleet) living() []*process {
 	return list
 }
 
+// cut parts a worker from all brokers without closing a connection.
+func (p *process) cut() {
+	for _, x := range p.proxies {
+		x.cut()
+	}
+}
+
+// mend ends a cut.
+func (p *process) mend() {
+	for _, x := range p.proxies {
+		x.mend()
+	}
+}
+
+// pid is what the worker is called in the journals.
+func (p *process) pid() string { return strconv.Itoa(p.cmd.Process.Pid) }
+
+// signal sends a signal to a worker that lives.
+func (f *fleet) signal(p *process, s syscall.Signal) {
+	f.t.Helper()
+	if err := p.cmd.Process.Signal(s); err != nil {
+		f.t.Fatalf("%s: %v", p.name, err)
+	}
+}
+
 // killAny kills a worker wherever it is.
 func (f *fleet) killAny() *kill {
 	list := f.living()
@@ -267,7 +293,7 @@ func (f *fleet) names() map[string]string {
 	defer f.mu.Unlock()
 	names := make(map[string]string)
 	for _, p := range f.all {
-		names[strconv.Itoa(p.cmd.Process.Pid)] = p.name
+		names[p.pid()] = p.name
 	}
 	if len(names) != len(f.all) {
 		f.t.Fatal("two workers had the same process id")

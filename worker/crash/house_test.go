@@ -75,8 +75,15 @@ func join(t testing.TB, urls []string, replicas int) *house {
 	}
 	h := &house{js: js, batches: make(map[string][]string)}
 	o := subjects.Options{Replicas: replicas, AckWait: ackWait, OutcomesMaxAge: time.Hour}
-	if err := subjects.Provision(t.Context(), js, h.names, o, slog.New(slog.DiscardHandler)); err != nil {
-		t.Fatal(err)
+	for deadline := time.Now().Add(patience); ; { // a cluster may have no leader yet
+		err := subjects.Provision(t.Context(), js, h.names, o, slog.New(slog.DiscardHandler))
+		if err == nil {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatal(err)
+		}
+		<-time.After(100 * time.Millisecond)
 	}
 	h.ledger = follow(t, js, h.names)
 	return h

@@ -3,14 +3,11 @@
 package crash_test
 
 import (
-	"log/slog"
 	"math/rand/v2"
 	"os"
 	"strings"
 	"testing"
 	"time"
-
-	"bulkmail/subjects/broker"
 )
 
 // How long workers are killed with each setting of IN_DOUBT, and how many kills
@@ -55,15 +52,7 @@ func pointsOf(inDoubt string) []point {
 }
 
 func killWorkers(t *testing.T, inDoubt string, duration time.Duration) account {
-	b, err := broker.Start(t.Context(), broker.Options{Listen: "127.0.0.1:0", Dir: t.TempDir(), SyncAlways: true, Log: slog.New(slog.DiscardHandler)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := b.Close(); err != nil {
-			t.Error(err)
-		}
-	})
+	b := embedded(t)
 	s := openSink(t)
 	f := newFleet(t, s, []string{strings.TrimPrefix(b.URL(), "nats://")}, "BULKMAIL_IN_DOUBT="+inDoubt)
 	s.open(t)

@@ -138,6 +138,41 @@ func (l *ledger) read(t testing.TB, msg jetstream.Msg) {
 	l.changed = make(chan struct{})
 }
 
+// takenOver waits until another worker has claimed a batch that p held at the
+// time, and returns when that was. Batches that wait for their retry come back
+// earlier, and are not meant.
+func (l *ledger) takenOver(t testing.TB, p *process, at time.Time) time.Time {
+	t.Helper()
+	var when time.Time
+	early := at.Add(retryDelay * 12 / 10)
+	l.wait(t, patience, "another worker to take over", func() bool {
+		holder := make(map[string]string)
+		for _, c := range l.claims {
+			if c.stored.After(early) && holder[c.batch] == p.pid() && c.pid != p.pid() && !l.done[c.batch] {
+				when = c.stored
+				return true
+			}
+			if c.stored.Before(at) {
+				holder[c.batch] = c.pid
+			}
+		}
+		return false
+	})
+	return when
+}
+
+// holderAt returns who had claimed the batch last at the time. The caller holds
+// mu.
+func (l *ledger) holderAt(batch string, at time.Time) string {
+	var holder string
+	for _, c := range l.claims {
+		if c.batch == batch && c.stored.Before(at) {
+			holder = c.pid
+		}
+	}
+	return holder
+}
+
 // wait waits until cond, which is called under the lock, holds.
 func (l *ledger) wait(t testing.TB, limit time.Duration, what string, cond func() bool) {
 	t.Helper()
