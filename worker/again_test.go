@@ -33,7 +33,7 @@ func TestABatchPublishedAgainIsSentToTheNewRecipientsOnly(t *testing.T) {
 	e := h.hire(t, worker.Options{}, post.relay())
 	list := people(30, "example.net", "example.org")
 	l := h.ledger(t, "c", "1")
-	h.publish(t, "c", envelope.Batch{ID: "1", Recipients: list[:20]})
+	h.publish(t, "c", envelope.Batch{ID: "1", Recipients: append([]string{"p1@EXAMPLE.org"}, list[:20]...)})
 	l.until(subjects.Done)
 	h.publish(t, "c", envelope.Batch{ID: "1", Recipients: list[:20]}) // the same
 	respelt := append([]string{"p0@EXAMPLE.NET"}, list...)            // more, and one in another spelling

@@ -82,11 +82,7 @@ func TestAnotherWorkerGoesOnWhereADeadOneEnded(t *testing.T) {
 				if len(seen) != 200 || counts[subjects.Accepted] != 200 {
 					t.Errorf("%d of 200 recipients were accepted, the journal knows %v", len(seen), counts)
 				}
-				// In doubt is what has no recorded reply: of each of the four
-				// sessions an envelope in flight, and one just answered.
-				if most := 4 * 2 * 10; duplicates > most {
-					t.Errorf("%d duplicates, at most %d recipients were in doubt", duplicates, most)
-				}
+				// In doubt is what has no recorded reply, and nobody else.
 				for recipient, o := range l.newest {
 					if o.attempt == 1 && seen[recipient] != 1 {
 						t.Errorf("%s was on record as accepted, and taken %d times", recipient, seen[recipient])

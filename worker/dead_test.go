@@ -12,11 +12,33 @@ import (
 	"bulkmail/worker"
 )
 
+// terms returns a function that waits until the broker has taken n batches off
+// the queue that were given up. Unlike an ack, giving up is not answered.
+func (h *house) terms(t testing.TB) func(n int) {
+	t.Helper()
+	sub, err := h.nc.SubscribeSync("$JS.EVENT.ADVISORY.CONSUMER.MSG_TERMINATED.>")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := h.nc.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	return func(n int) {
+		t.Helper()
+		for range n {
+			if _, err := sub.NextMsg(patience); err != nil {
+				t.Fatalf("no batch was taken off the queue: %v", err)
+			}
+		}
+	}
+}
+
 // Issue 2, number 6: what cannot be read goes to the dead letters as it was
 // published, with a reason that names the field, and leaves the queue.
 func TestEveryKindOfBadBatchIsADeadLetterThatNamesTheField(t *testing.T) {
 	t.Parallel()
 	h, post := newHouse(t), newMemory()
+	terms := h.terms(t)
 	e := h.hire(t, worker.Options{}, post.relay())
 	const good = `"from":"a@example.com","recipients":["x@example.net"],"message":"Subject: t\n\nhi\n"`
 	cases := []struct{ campaign, batch, reason string }{
@@ -67,6 +89,7 @@ func TestEveryKindOfBadBatchIsADeadLetterThatNamesTheField(t *testing.T) {
 	// They harm nobody behind them.
 	h.publishRaw(t, "fine", "{"+good+`,"id":"1"}`)
 	h.ledger(t, "fine", "1").until(subjects.Done)
+	terms(len(cases))
 	e.leave(t)
 	if n := h.queued(t); n != 0 {
 		t.Errorf("%d batches are left on the queue", n)
@@ -136,12 +159,14 @@ func TestADeadLetterCanBePublishedAgain(t *testing.T) {
 func TestABadBatchOfTheLargestSizeLeavesTheQueueToo(t *testing.T) {
 	t.Parallel()
 	h := newHouse(t)
+	terms := h.terms(t)
 	e := h.hire(t, worker.Options{})
 	h.publishRaw(t, "c", strings.Repeat("x", int(h.nc.MaxPayload())))
 	letter := h.tail(t, h.names.DeadStream(), h.names.Dead("c")).next()
 	if reason := letter.Headers().Get(subjects.HeaderReason); !strings.Contains(reason, "batch: not a JSON object") {
 		t.Errorf("the reason is %q", reason)
 	}
+	terms(1)
 	e.leave(t)
 	if n := h.queued(t); n != 0 {
 		t.Errorf("%d batches are left on the queue", n)
@@ -152,6 +177,7 @@ func TestABadBatchOfTheLargestSizeLeavesTheQueueToo(t *testing.T) {
 func TestARecipientThatCannotBeRecordedMakesTheBatchADeadLetter(t *testing.T) {
 	t.Parallel()
 	h := newHouse(t)
+	terms := h.terms(t)
 	e := h.hire(t, worker.Options{})
 	const batch = `{"from":"a@b.test","message":"Subject: t\n\nhi\n","recipients":["x@y.test","%s"]}`
 	room := int(h.nc.MaxPayload()) - len(batch) + 2
@@ -169,6 +195,7 @@ func TestARecipientThatCannotBeRecordedMakesTheBatchADeadLetter(t *testing.T) {
 			t.Errorf("%s: the reason is %q", letter.Subject(), reason)
 		}
 	}
+	terms(3)
 	e.leave(t)
 	if n := h.queued(t); n != 0 {
 		t.Errorf("%d batches are left on the queue", n)
