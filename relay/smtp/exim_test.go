@@ -54,6 +54,8 @@ nowhere:
 // Exim's log names the recipients of a message at the end of its line.
 var eximReceived = regexp.MustCompile(`(?m) <= .* for ([^\n]+)$`)
 
+var eximSender = regexp.MustCompile(`(?m) <= news\+(\d+)@.* for ([^\n]+)$`)
+
 func startExim(t *testing.T, pipelining string) (addr, log string) {
 	t.Helper()
 	exim := peerProgram(t, "exim4")
@@ -96,6 +98,7 @@ func TestExim(t *testing.T) {
 			envelopes := mixedEnvelopes(t, 200, 20)
 			results := sendAll(t, d, envelopes, 3)
 			compare(t, envelopes, results, logged(t, log, eximReceived, countAccepted(results)))
+			underTheirSender(t, log, eximSender)
 			if d.learnt.isRefused() {
 				t.Error("Exim is said not to follow overlapped messages")
 			}

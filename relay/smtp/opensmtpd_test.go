@@ -11,6 +11,8 @@ import (
 // Written when a message is committed, a line for each recipient.
 var opensmtpdReceived = regexp.MustCompile(`smtp envelope .* to=<([^>]+)>`)
 
+var opensmtpdSender = regexp.MustCompile(`smtp envelope .* from=<news\+(\d+)@[^>]*> to=<([^>]+)>`)
+
 // OpenSMTPD has its queue and its control socket where they were built to be:
 // one at a time, and nobody else's.
 func startOpenSMTPD(t *testing.T) (addr, log string) {
@@ -63,4 +65,5 @@ func TestOpenSMTPD(t *testing.T) {
 	}
 	results := sendAll(t, d, envelopes, 3)
 	compare(t, envelopes, results, logged(t, log, opensmtpdReceived, countAccepted(results)))
+	underTheirSender(t, log, opensmtpdSender)
 }

@@ -280,6 +280,28 @@ func logged(t *testing.T, file string, pattern *regexp.Regexp, want int) map[str
 	}
 }
 
+// underTheirSender checks that no message left under the sender of another
+// envelope: the number of the sender is that of its recipients. pairs has the
+// sender first and the recipients second in each match.
+func underTheirSender(t *testing.T, file string, pairs *regexp.Regexp) {
+	t.Helper()
+	b, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	matches := pairs.FindAllSubmatch(b, -1)
+	if len(matches) == 0 {
+		t.Error("the log names no sender")
+	}
+	for _, m := range matches {
+		for to := range strings.FieldsSeq(string(m[2])) {
+			if want := "ok-" + string(m[1]) + "-"; !strings.HasPrefix(strings.Trim(to, "<>,"), want) {
+				t.Errorf("%s got the message of news+%s", to, m[1])
+			}
+		}
+	}
+}
+
 func countAccepted(results map[string]Result) int {
 	n := 0
 	for _, r := range results {

@@ -55,7 +55,11 @@ anvil unix - - n - 1 anvil
 proxymap unix - - n - - proxymap
 `
 
-var postfixSent = regexp.MustCompile(`to=<([^>]+)>.* status=sent`)
+var (
+	postfixSent = regexp.MustCompile(`to=<([^>]+)>.* status=sent`)
+	postfixFrom = regexp.MustCompile(`qmgr\[\d+\]: (\w+): from=<news\+(\d+)@`)
+	postfixTo   = regexp.MustCompile(`discard\[\d+\]: (\w+): to=<ok-(\d+)-`)
+)
 
 // startPostfix runs a Postfix of its own that defers, refuses and throws away
 // by the recipient's name.
@@ -99,6 +103,29 @@ func startPostfix(t *testing.T, extra string) (addr, log string) {
 	return addr, log
 }
 
+// postfixSenders is underTheirSender for a log that names sender and recipient
+// in lines of their own, with the queue id in both.
+func postfixSenders(t *testing.T, log string) {
+	t.Helper()
+	b, err := os.ReadFile(log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sender := map[string]string{}
+	for _, m := range postfixFrom.FindAllSubmatch(b, -1) {
+		sender[string(m[1])] = string(m[2])
+	}
+	pairs := postfixTo.FindAllSubmatch(b, -1)
+	if len(sender) == 0 || len(pairs) == 0 {
+		t.Error("the log names no sender, or no recipient")
+	}
+	for _, m := range pairs {
+		if from := sender[string(m[1])]; from != string(m[2]) {
+			t.Errorf("a recipient of news+%s got the message of news+%s", m[2], from)
+		}
+	}
+}
+
 func TestPostfix(t *testing.T) {
 	addr, log := startPostfix(t, "")
 	_, port, err := net.SplitHostPort(addr)
@@ -106,6 +133,7 @@ func TestPostfix(t *testing.T) {
 		t.Fatal(err)
 	}
 	cert, _ := testPEM(t)
+	t.Cleanup(func() { postfixSenders(t, log) })
 	total := 0
 	for i, c := range []struct {
 		name   string
@@ -151,6 +179,7 @@ func TestPostfixCutsSessionsAfterTwentyErrors(t *testing.T) {
 	envelopes := mixedEnvelopes(t, 100, 30)
 	results := sendAll(t, d, envelopes, 2)
 	compare(t, envelopes, results, logged(t, log, postfixSent, countAccepted(results)))
+	postfixSenders(t, log)
 }
 
 func TestPostfixWithoutPipelining(t *testing.T) {
@@ -158,4 +187,5 @@ func TestPostfixWithoutPipelining(t *testing.T) {
 	envelopes := mixedEnvelopes(t, 60, 10)
 	results := sendAll(t, plainDialer(addr), envelopes, 2)
 	compare(t, envelopes, results, logged(t, log, postfixSent, countAccepted(results)))
+	postfixSenders(t, log)
 }
