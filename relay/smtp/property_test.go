@@ -130,7 +130,8 @@ func (f *fickle) act(line, reply string, data *bool, i, of int, taken []string, 
 					f.under[to] = f.sender
 				}
 			}
-			if f.body.String() != whole {
+			// A lone dot after 354 with no recipient reaches nobody.
+			if len(taken) > 0 && f.body.String() != whole {
 				f.wrong = append(f.wrong, f.body.String())
 			}
 			f.mu.Unlock()
