@@ -133,13 +133,16 @@ func TestLeadersKilledInTurnLoseNobody(t *testing.T) {
 	var outages []outage
 	for i := range 9 {
 		h.progress(t, 20)
-		m := c.leader(h, []string{"queue", "journal", "consumer"}[i%3])
+		what := []string{"queue", "journal", "consumer"}[i%3]
+		m := c.leader(h, what)
 		m.kill()
 		o := outage{down: time.Now()}
 		h.progress(t, 20)
+		went := time.Since(o.down)
 		m.start()
 		c.whole(h)
 		o.up = time.Now()
+		t.Logf("leader of the %s killed; batches done again after %v, whole again after %v", what, went.Round(time.Millisecond), o.up.Sub(o.down).Round(time.Millisecond))
 		outages = append(outages, o)
 	}
 	stop()
