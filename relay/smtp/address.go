@@ -131,8 +131,7 @@ func (s *Session) readRCPTs(t *transaction) *Error {
 			return err
 		}
 		if a.positive() {
-			t.e.Results[i].Status = taken
-			t.taken++
+			t.accept(i)
 			continue
 		}
 		if err := s.refusedRCPT(t, i, a); err != nil {

@@ -52,7 +52,7 @@ func lostAtEnd() *Reply {
 // prepare makes t the transaction of e: fresh results, and what can be refused
 // without asking the server is. It tells whether there is something to say.
 func (s *Session) prepare(t *transaction, e *Envelope) bool {
-	*t = transaction{e: e, end: len(e.Recipients), rset: s.dirty}
+	*t = transaction{e: e, end: len(e.Recipients), rset: s.dirty, lmtp: s.d.LMTP, order: t.order[:0]}
 	if cap(e.Results) >= len(e.Recipients) {
 		e.Results = e.Results[:len(e.Recipients)]
 		clear(e.Results)

@@ -29,8 +29,7 @@ func (s *Session) stepByStep(t *transaction) (ready bool, err *Error) {
 			return false, err
 		}
 		if a.positive() {
-			t.e.Results[i].Status = taken
-			t.taken++
+			t.accept(i)
 			continue
 		}
 		if err = s.refusedRCPT(t, i, a); err != nil {
@@ -96,8 +95,7 @@ func (s *Session) sayAgain(t *transaction, deferred []int) *Error {
 			return err
 		}
 		if a.positive() {
-			t.e.Results[i] = Result{Status: taken}
-			t.taken++
+			t.accept(i)
 			continue
 		}
 		t.e.Results[i] = Result{}

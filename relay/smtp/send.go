@@ -164,13 +164,11 @@ func (s *Session) readEnd(t *transaction, ended int64) *Error {
 	return s.refuse(v, r)
 }
 
-// readEnds reads a reply for each recipient (RFC 2033, 4.2).
+// readEnds reads a reply for each recipient, in the order in which the server
+// took them (RFC 2033, 4.2): one that was deferred and said again comes last.
 func (s *Session) readEnds(t *transaction, ended int64) *Error {
-	for i := range t.end {
+	for _, i := range t.order {
 		result := &t.e.Results[i]
-		if result.Status != taken {
-			continue
-		}
 		a, err := s.in.next(s.d.timeout(cmdEnd))
 		if err != nil {
 			return s.lostEnd(t, ended, err)

@@ -9,11 +9,13 @@ const taken Status = 0xff
 // A transaction is an envelope on its way.
 type transaction struct {
 	e     *Envelope
-	end   int  // recipients beyond this wait for the next envelope (RFC 9422)
-	said  int  // recipients before end that are said: all but those we refuse ourselves
-	taken int  // those the server took
-	utf8  bool // SMTPUTF8 is needed
-	rset  bool // RSET goes first
+	end   int // recipients beyond this wait for the next envelope (RFC 9422)
+	said  int // recipients before end that are said: all but those we refuse ourselves
+	taken int // those the server took
+	lmtp  bool
+	order []int // under LMTP those taken as the server took them, which is how it will answer
+	utf8  bool  // SMTPUTF8 is needed
+	rset  bool  // RSET goes first
 
 	begun      bool // the group with MAIL, RCPT and DATA has left
 	overlapped bool // it left with the end of the message before
@@ -24,6 +26,15 @@ type transaction struct {
 	roomFor int    // those taken before the first of them
 	told    bool   // one of them with 4.5.3
 	failure *Error // a reply to RCPT that says more about the server than about the recipient
+}
+
+// accept marks recipient i as taken.
+func (t *transaction) accept(i int) {
+	t.e.Results[i] = Result{Status: taken}
+	t.taken++
+	if t.lmtp {
+		t.order = append(t.order, i)
+	}
 }
 
 // left tells whether recipient i is still to be judged by its RCPT.
