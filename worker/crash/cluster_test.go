@@ -119,6 +119,8 @@ func (c *cluster) whole(h *house) {
 	}
 }
 
+const leaderKills = 3 // of the queue, the journal and the consumer
+
 func TestLeadersKilledInTurnLoseNobody(t *testing.T) {
 	c := startCluster(t)
 	s := openSink(t)
@@ -131,7 +133,7 @@ func TestLeadersKilledInTurnLoseNobody(t *testing.T) {
 		f.hire()
 	}
 	var outages []outage
-	for i := range 9 {
+	for i := range leaderKills {
 		h.progress(t, 20)
 		what := []string{"queue", "journal", "consumer"}[i%3]
 		m := c.leader(h, what)
@@ -142,7 +144,7 @@ func TestLeadersKilledInTurnLoseNobody(t *testing.T) {
 		m.start()
 		c.whole(h)
 		o.up = time.Now()
-		t.Logf("leader of the %s killed; batches done again after %v, whole again after %v", what, went.Round(time.Millisecond), o.up.Sub(o.down).Round(time.Millisecond))
+		t.Logf("leader of the %s killed; longest time without an envelope %v, batches done again after %v, whole again after %v", what, s.silence(o).Round(time.Millisecond), went.Round(time.Millisecond), o.up.Sub(o.down).Round(time.Millisecond))
 		outages = append(outages, o)
 	}
 	stop()

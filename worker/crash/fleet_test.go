@@ -187,7 +187,7 @@ func (f *fleet) end() {
 	for _, p := range f.living() {
 		f.kill(p, atRandom)
 	}
-	if f.t.Failed() {
+	if f.t.Failed() || os.Getenv("BULKMAIL_CRASH_LOGS") != "" {
 		keep := filepath.Join(os.TempDir(), "bulkmail-crash-logs")
 		_ = os.RemoveAll(keep)
 		if err := os.CopyFS(keep, os.DirFS(f.dir)); err == nil {

@@ -167,6 +167,20 @@ func (s *sink) begun(worker string) []transaction {
 	return list
 }
 
+// silence is the longest time within an outage in which nothing was accepted.
+func (s *sink) silence(o outage) (longest time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	last := o.down
+	for _, tx := range s.transactions {
+		if tx.accepted.After(last) && tx.accepted.Before(o.up) {
+			longest = max(longest, tx.accepted.Sub(last))
+			last = tx.accepted
+		}
+	}
+	return max(longest, o.up.Sub(last))
+}
+
 // wait waits until cond holds of the transactions.
 func (s *sink) wait(t testing.TB, what string, cond func([]*transaction) bool) {
 	t.Helper()
