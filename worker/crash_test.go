@@ -40,7 +40,7 @@ func TestAnotherWorkerGoesOnWhereADeadOneEnded(t *testing.T) {
 			h := shortWait(t)
 			transactions := make(chan sink.Transaction)
 			post := openSink(t, sink.Options{Recorder: func(tx sink.Transaction) { transactions <- tx }})
-			process := h.fork(t, "dead", post.Addr(), inDoubt)
+			process := h.fork(t, "dead", post.Addr(), inDoubt, 10)
 			list := people(200, "example.net")
 			l := h.ledger(t, "c", "1")
 			h.publish(t, "c", envelope.Batch{ID: "1", Recipients: list})

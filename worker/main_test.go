@@ -27,7 +27,7 @@ import (
 
 // TestMain makes this binary a worker process when a test asks for one.
 func TestMain(m *testing.M) {
-	if len(os.Args) == 6 && os.Args[1] == "worker" {
+	if len(os.Args) == 7 && os.Args[1] == "worker" {
 		if err := work(os.Args[2:], os.Stdin, os.Stdout); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
@@ -58,9 +58,13 @@ func work(args []string, stdin io.Reader, stdout io.Writer) error {
 	if err != nil {
 		return err
 	}
+	limit, err := strconv.Atoi(args[4])
+	if err != nil {
+		return err
+	}
 	relays, err := relay.FromConfig([]relay.Config{{
 		Name: "sink", Kind: relay.KindSMTP, Host: host, Port: port, Domain: "worker.test",
-		Tries: 1, MaxConnectionAttempts: 5, WorthlessFor: time.Minute, EnvelopeLimit: 10,
+		Tries: 1, MaxConnectionAttempts: 5, WorthlessFor: time.Minute, EnvelopeLimit: limit,
 		TalkAttempts: 1, Connections: 4, TLS: relay.TLSNone, Overlap: "off",
 	}}, relay.Outlets{})
 	if err != nil {
@@ -92,13 +96,13 @@ type process struct {
 	stdout *bufio.Reader
 }
 
-func (h *house) fork(t testing.TB, name, address string, inDoubt worker.InDoubt) *process {
+func (h *house) fork(t testing.TB, name, address string, inDoubt worker.InDoubt, envelopeLimit int) *process {
 	t.Helper()
 	exe, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &process{cmd: exec.Command(exe, "worker", name, h.url, address, string(inDoubt))}
+	p := &process{cmd: exec.Command(exe, "worker", name, h.url, address, string(inDoubt), strconv.Itoa(envelopeLimit))}
 	p.cmd.Stderr = os.Stderr
 	if p.stdin, err = p.cmd.StdinPipe(); err != nil {
 		t.Fatal(err)

@@ -18,7 +18,7 @@ func TestALongListBehindASlowRelayTakesLittleMemory(t *testing.T) {
 	const batches, each, limit = 200, 1000, 64 << 20
 	h := newHouse(t)
 	tick := make(chan struct{}, batches*each)
-	post := openSink(t, sink.Options{Delay: time.Millisecond, Recorder: func(sink.Transaction) { tick <- struct{}{} }})
+	post := openSink(t, sink.Options{Delay: 3 * time.Millisecond, Recorder: func(sink.Transaction) { tick <- struct{}{} }})
 	var all [][]string
 	for i := range batches {
 		list := people(each, fmt.Sprintf("big%d.test", i), fmt.Sprintf("small%d.test", i), "everybody.test")
@@ -28,7 +28,7 @@ func TestALongListBehindASlowRelayTakesLittleMemory(t *testing.T) {
 		all = append(all, list)
 		h.publish(t, "c", envelope.Batch{ID: fmt.Sprint(i), Recipients: list})
 	}
-	p := h.fork(t, "w", post.Addr(), worker.Resend)
+	p := h.fork(t, "w", post.Addr(), worker.Resend, 50)
 	l := &ledger{tail: h.tail(t, h.names.OutcomesStream(), h.names.CampaignOutcomes("c")), newest: make(map[string]outcome)}
 	most, samples := 0, 0
 	for done := range batches {
