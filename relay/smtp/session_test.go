@@ -221,7 +221,7 @@ func TestASilentServerCostsOneDeadline(t *testing.T) {
 			t.Parallel()
 			addr := serve(t, func(conn net.Conn) { willing(conn, silent, make(chan struct{}, 1), nil) })
 			d := plainDialer(addr)
-			d.Timeout = 300 * time.Millisecond
+			d.Timeout = time.Second
 			s, err := d.Dial(t.Context())
 			if err != nil {
 				t.Fatal(err)
