@@ -18,6 +18,7 @@ type Batch struct {
 	Recipients []string // as published, not checked: see [Batch.Plan]
 	Message    string   // the message itself
 	MessageRef string   // or the name of the object that holds it
+	DSN        DSN      // the fields dsn_envid, dsn_return and dsn_notify
 }
 
 // A FieldError is a batch, or a message, that cannot be sent as it is.
@@ -49,6 +50,15 @@ func (b *Batch) AppendJSON(dst []byte) []byte {
 		dst = appendString(append(dst, `],"message_ref":`...), b.MessageRef)
 	} else {
 		dst = appendString(append(dst, `],"message":`...), b.Message)
+	}
+	if b.DSN.EnvelopeID != "" {
+		dst = appendString(append(dst, `,"dsn_envid":`...), b.DSN.EnvelopeID)
+	}
+	if b.DSN.Return != "" {
+		dst = appendString(append(dst, `,"dsn_return":`...), b.DSN.Return)
+	}
+	if b.DSN.Notify != "" {
+		dst = appendString(append(dst, `,"dsn_notify":`...), b.DSN.Notify)
 	}
 	return append(dst, '}')
 }

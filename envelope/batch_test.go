@@ -17,6 +17,7 @@ func TestABatchHasThisFormOnTheWire(t *testing.T) {
 	batches := []Batch{
 		{ID: "0001", From: "news@example.com", Recipients: []string{"ann@example.net", "bob@example.org"}, Message: "From: News <news@example.com>\r\nSubject: Hi\r\n\r\nHello.\r\n"},
 		{From: "", Recipients: []string{"ann@example.net"}, MessageRef: "october letter"},
+		{ID: "dsn", From: "news@example.com", Recipients: []string{"ann@example.net"}, MessageRef: "m", DSN: DSN{EnvelopeID: "QQ314159", Return: "HDRS", Notify: "FAILURE,DELAY"}},
 		{ID: "odd", From: `"a b"@example.com`, Recipients: []string{`"say \"hi\""@example.net`, "jörg@example.org", "no address\x00\x7f"}, Message: "Subject: t\n\n\ttab, a\rb, </script>, \u2028, 😀\n"},
 	}
 	golden := filepath.Join("testdata", "batch.golden.jsonl")
@@ -118,6 +119,10 @@ func TestABatchThatCannotBeReadNamesTheFieldAndTheCure(t *testing.T) {
 		{`{"from":"a@example.com","message":"m"}`, `recipients: missing`},
 		{`{"from":"a@example.com","recipients":[ ],"message":"m"}`, `recipients: the list is empty`},
 		{`{"from":"a@example.com","recipients":["x@example.net"]}`, `message, message_ref: give exactly one of the two`},
+		{`{"dsn_envid":"\t",` + ok + `}`, `dsn_envid: use printable ASCII`},
+		{`{"dsn_envid":"` + strings.Repeat("=", 34) + `",` + ok + `}`, `dsn_envid: longer than the 100 octets that RFC 3461 allows`},
+		{`{"dsn_return":"full",` + ok + `}`, `dsn_return: "full" is neither FULL nor HDRS`},
+		{`{"dsn_notify":"NEVER,DELAY",` + ok + `}`, `dsn_notify: "NEVER,DELAY" is neither NEVER nor a list of SUCCESS, FAILURE, DELAY with commas`},
 		{`{"message_ref":"o",` + ok + `}`, `message, message_ref: give exactly one of the two`},
 		{`{"from":"a@example.com","recipients":["x@example.net"],"message":""}`, `message, message_ref: give exactly one of the two`},
 	} {

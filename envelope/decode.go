@@ -35,6 +35,9 @@ const (
 	fieldRecipients
 	fieldMessage
 	fieldMessageRef
+	fieldDSNEnvelopeID
+	fieldDSNReturn
+	fieldDSNNotify
 )
 
 // decoder reads by hand, as every recipient of every batch comes through here:
@@ -108,6 +111,15 @@ func (d *decoder) field(b *Batch, name string) (field int, err error) {
 	case "message_ref":
 		b.MessageRef, err = d.stringValue("message_ref")
 		return fieldMessageRef, err
+	case "dsn_envid":
+		b.DSN.EnvelopeID, err = d.stringValue(name)
+		return fieldDSNEnvelopeID, err
+	case "dsn_return":
+		b.DSN.Return, err = d.stringValue(name)
+		return fieldDSNReturn, err
+	case "dsn_notify":
+		b.DSN.Notify, err = d.stringValue(name)
+		return fieldDSNNotify, err
 	}
 	return 0, &FieldError{quoted(name), "unknown field: a batch has id, from, recipients and message or message_ref"}
 }
@@ -135,7 +147,7 @@ func (b *Batch) check(seen int) error {
 	if (b.Message == "") == (b.MessageRef == "") {
 		return &FieldError{"message, message_ref", "give exactly one of the two"}
 	}
-	return nil
+	return b.DSN.check()
 }
 
 func validID(id string) bool {

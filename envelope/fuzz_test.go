@@ -21,6 +21,7 @@ import (
 func FuzzDecode(f *testing.F) {
 	f.Add([]byte(`{"id":"1","from":"a@example.com","recipients":["x@example.net"],"message":"Subject: t\n\nhi\n"}`))
 	f.Add([]byte(`{"from":"","recipients":["\ud83d\ude00@example.net","]","\\\"]"],"message_ref":"m"}`))
+	f.Add([]byte(`{"from":"","recipients":["x"],"message_ref":"m","dsn_envid":"a+b","dsn_return":"HDRS","dsn_notify":"DELAY,FAILURE"}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		got, err := Decode(data)
 		want, ok := decodeSlowly(data)
@@ -79,6 +80,15 @@ func decodeSlowly(data []byte) (*Batch, bool) {
 			ok = stringSlowly(value, &b.Message) && ok
 		case "message_ref":
 			ok = stringSlowly(value, &b.MessageRef) && ok
+		case "dsn_envid":
+			ok = stringSlowly(value, &b.DSN.EnvelopeID) && ok && regexp.MustCompile(`^[ -~]*$`).MatchString(b.DSN.EnvelopeID) &&
+				len(b.DSN.EnvelopeID)+2*strings.Count(b.DSN.EnvelopeID, " ")+2*strings.Count(b.DSN.EnvelopeID, "+")+2*strings.Count(b.DSN.EnvelopeID, "=") <= 100
+		case "dsn_return":
+			ok = stringSlowly(value, &b.DSN.Return) && ok && regexp.MustCompile(`^(FULL|HDRS)?$`).MatchString(b.DSN.Return)
+		case "dsn_notify":
+			const words = `(SUCCESS|FAILURE|DELAY)`
+			ok = stringSlowly(value, &b.DSN.Notify) && ok && regexp.MustCompile(`^(NEVER|`+words+`(,`+words+`){0,2})?$`).MatchString(b.DSN.Notify) &&
+				strings.Count(b.DSN.Notify, "SUCCESS") < 2 && strings.Count(b.DSN.Notify, "FAILURE") < 2 && strings.Count(b.DSN.Notify, "DELAY") < 2
 		case "recipients":
 			var list []json.RawMessage
 			ok = json.Unmarshal(value, &list) == nil && ok

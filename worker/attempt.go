@@ -33,6 +33,7 @@ type attempt struct {
 	*delivery
 	message   *envelope.Message
 	beforeEnd func(context.Context) error // of every envelope, unless recipients must be announced
+	dsn       smtp.DSN
 
 	mu        sync.Mutex               // guards what follows
 	queue     []waiting                // groups with recipients left, in order
@@ -82,6 +83,9 @@ func newAttempt(d *delivery, groups []envelope.Group, message *envelope.Message,
 		deferred:  r.deferred,
 	}
 	a.beforeEnd = a.guard
+	if asked := d.batch.DSN; asked != (envelope.DSN{}) {
+		a.dsn = smtp.DSN{EnvelopeID: asked.EnvelopeID, Return: asked.Return, Notify: asked.Notify, OriginalRecipient: true}
+	}
 	for i, g := range groups {
 		a.queue[i].Group = g
 	}
@@ -264,6 +268,7 @@ func (a *attempt) Cut(g relay.Grant) *relay.Envelope {
 			From:       a.batch.From,
 			Recipients: cut.Mailboxes,
 			Message:    a.message,
+			DSN:        a.dsn,
 			BeforeEnd:  a.beforeEnd,
 			Results:    make([]smtp.Result, cut.Len()),
 		},
