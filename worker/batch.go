@@ -18,6 +18,10 @@ import (
 // with it.
 const troubleDelay = 5 * time.Second
 
+// errLate says that the broker may have given a batch to somebody else before
+// it could be claimed.
+var errLate = errors.New("its ack wait was over before it could be claimed")
+
 // A delivery is one delivery of one batch to this worker. It carries what the
 // steps of its way share.
 type delivery struct {
@@ -128,6 +132,10 @@ func (d *delivery) run(ctx, intake context.Context) {
 	a := newAttempt(d, plan.Groups, message, rest)
 	if cancelled {
 		a.stop(time.Time{}) // there is no message to send
+	}
+	if !d.lease.held() {
+		d.letGo(ctx, errLate)
+		return
 	}
 	if d.hold, err = d.journal.Claim(ctx, d.state, d.number, a.pause); err != nil {
 		d.letGo(ctx, err)

@@ -26,8 +26,14 @@ func (w *Worker) pull(work, intake context.Context, consumer jetstream.Consumer)
 	if err != nil {
 		return err
 	}
-	defer w.giveBack(work, batches)
-	for {
+	// After a reconnect, and after missed heartbeats, the client has pulled once
+	// more. What that brings while a batch is in hand waits here unseen, and its
+	// ack wait with it: it may be somebody else's by now.
+	reconnects := w.js.Conn().Stats().Reconnects
+	missed := false
+	once := func() bool { return !missed && w.js.Conn().Stats().Reconnects == reconnects }
+	defer func() { w.giveBack(work, batches, once()) }()
+	for once() {
 		if until := time.Unix(0, w.stalledUntil.Load()); !sleep(intake, time.Until(until)) {
 			return nil
 		}
@@ -38,20 +44,25 @@ func (w *Worker) pull(work, intake context.Context, consumer jetstream.Consumer)
 		case intake.Err() != nil:
 			return nil
 		case errors.Is(err, jetstream.ErrNoHeartbeat), errors.Is(err, nats.ErrTimeout):
-			// The connection is away for a moment; it comes back by itself.
+			missed = true // the connection is away for a moment; it comes back by itself
 		default:
 			return err
 		}
 	}
+	return nil
 }
 
-// giveBack ends a pull and returns to the queue what arrived meanwhile.
-func (w *Worker) giveBack(work context.Context, batches jetstream.MessagesContext) {
+// giveBack ends a pull and returns to the queue what arrived meanwhile, if that
+// is surely ours. Else the broker returns it.
+func (w *Worker) giveBack(work context.Context, batches jetstream.MessagesContext, ours bool) {
 	batches.Drain()
 	for {
 		msg, err := batches.Next(jetstream.NextContext(work))
 		if err != nil {
 			return
+		}
+		if !ours {
+			continue
 		}
 		if err := msg.Nak(); err != nil {
 			w.log.WarnContext(work, "batch not given back, it returns after the ack wait", "error", err)
