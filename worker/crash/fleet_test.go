@@ -59,12 +59,11 @@ type fleet struct {
 	upstreams []string // host:port of the brokers
 	env       []string
 	dir       string // of logs
+	hits      chan *kill
 
-	mu      sync.Mutex // guards what follows
-	all     []*process
-	armed   point
-	hits    chan *kill
-	onEntry func(worker string, e subjects.Entry)
+	mu    sync.Mutex // guards what follows
+	all   []*process
+	armed point // where the next worker is killed
 }
 
 // A process is one worker, until it dies.
@@ -196,6 +195,7 @@ func (f *fleet) end() {
 	}
 }
 
+// living returns the workers that live.
 func (f *fleet) living() []*process {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -40,7 +40,7 @@ func run(m *testing.M) int {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
-	defer os.RemoveAll(dir)
+	defer func() { _ = os.RemoveAll(dir) }()
 	program = filepath.Join(dir, "bulkmail")
 	build := exec.Command("go", "build", "-o", program, "bulkmail/cmd/bulkmail")
 	build.Stdout, build.Stderr = os.Stderr, os.Stderr
@@ -164,7 +164,10 @@ func (h *house) load(t testing.TB, backlog int, withLarge bool) (stop func()) {
 			}
 			// A publication that has begun is completed: whether an aborted one was
 			// stored, nobody would know.
-			if err := h.publish(t.Context(), batch(n, withLarge)); err != nil {
+			whole, end := context.WithTimeout(context.WithoutCancel(ctx), 2*patience)
+			err := h.publish(whole, batch(n, withLarge))
+			end()
+			if err != nil {
 				t.Errorf("publish: %v", err)
 				return
 			}

@@ -17,9 +17,8 @@ import (
 type proxy struct {
 	listener net.Listener
 	upstream string
-	// watch sees what the worker publishes before the broker does. It may keep
-	// it from getting there, and may return what is to be done once it is on
-	// its way.
+	// watch sees what the worker publishes before the broker does, and may keep
+	// it from getting there.
 	watch   func(subject string, payload []byte) (pass bool)
 	passing sync.WaitGroup
 	ended   chan struct{}
