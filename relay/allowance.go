@@ -20,6 +20,7 @@ const (
 	LimitPerRobin            // 3: max_messages_per_robin; the next relay's turn
 	LimitWhileAwake          // max_messages_while_awake; the relay sleeps for sleep_length
 	LimitRate                // max_rate
+	LimitLease               // none is reached: the fleet's leave is on its way
 )
 
 // String is the name of the setting.
@@ -35,6 +36,8 @@ func (l Limit) String() string {
 		return "max_messages_while_awake"
 	case LimitRate:
 		return "max_rate"
+	case LimitLease:
+		return "lease"
 	default:
 		return "none"
 	}
@@ -53,10 +56,11 @@ type Wait struct {
 //
 // Messages are taken when an envelope is cut and settled when its replies are
 // in, so that a cap is never exceeded whatever becomes of the envelopes in
-// flight. The pool's lock is held during each call: an Allowance does no I/O
-// and needs no lock.
+// flight. The pool's lock is held during each call: an Allowance does no I/O,
+// and needs no lock unless it is shared.
 type Allowance interface {
-	// Left is how many messages may be granted now.
+	// Left is how many messages may be granted now. Who asks has messages to
+	// send, so that an Allowance that gets its leave elsewhere asks for more.
 	Left(now time.Time) int
 	// Take reserves messages, at most what Left said.
 	Take(now time.Time, messages int)
@@ -69,6 +73,15 @@ type Allowance interface {
 	// Reset is the seed's reset of the counters. What is in flight stays
 	// reserved.
 	Reset(now time.Time)
+	// Remaining is what the caps leave now, for whoever wants to know.
+	Remaining(now time.Time) int
+	// Change sets other limits; what was counted stays.
+	Change(Limits)
+}
+
+// capped tells whether there is anything for an Allowance to keep.
+func (l Limits) capped() bool {
+	return l.MaxMessages > 0 || l.MaxRate.Messages > 0 || l.MaxMessagesWhileAwake > 0 && l.SleepLength > 0
 }
 
 // local is the Allowance of a pool that shares its relay with no other.
@@ -92,6 +105,21 @@ func (a *local) Left(now time.Time) int {
 		left = min(left, a.rate.left(now))
 	}
 	return max(left, 0)
+}
+
+func (a *local) Remaining(now time.Time) int { return a.Left(now) }
+
+func (a *local) Change(l Limits) {
+	a.quota.max, a.quota.window = l.MaxMessages, l.MaxMessagesWindow
+	if a.awake.off() || a.awake.used >= l.MaxMessagesWhileAwake {
+		a.awake.used = 0 // nothing in flight might end that
+	}
+	a.awake.max, a.awake.length = l.MaxMessagesWhileAwake, l.SleepLength
+	had := a.rate != nil
+	a.rate = a.rate.changed(newRateLimit(l.MaxRate, l.EnvelopeLimit))
+	if !had && a.rate != nil {
+		a.rate.held = a.quota.held // what is in flight will be settled with it
+	}
 }
 
 func (a *local) Take(now time.Time, messages int) {

@@ -18,6 +18,12 @@ type Options struct {
 	DialPatience time.Duration // a dial that takes longer no longer counts as help on its way; 2s
 	StallAfter   time.Duration // pauses of all relays shorter than this are not told to sources; 2s
 	Log          *slog.Logger  // nil: discarded
+
+	// Allowance, if not nil, makes the allowance of a relay with caps, for
+	// pools that share their relays. Changed is to be called, without holding
+	// anything that the allowance's methods need, when more may be granted than
+	// was, or the wait is another. Nil, or where it returns nil: the pool's own.
+	Allowance func(relay string, limits Limits, changed func()) Allowance
 }
 
 func (o Options) withDefaults() Options {
@@ -123,7 +129,17 @@ func NewPool(relays []Relay, opts Options) *Pool {
 			},
 		})
 	}
+	p.mu.Lock() // an allowance may call back at once
+	defer p.mu.Unlock()
 	p.robin = NewRobin(limits)
+	for i := range relays {
+		if opts.Allowance == nil || !limits[i].capped() {
+			continue
+		}
+		if a := opts.Allowance(relays[i].Config.Name, limits[i], p.look); a != nil {
+			p.robin.lanes[i].allowance = a
+		}
+	}
 	p.wg.Go(p.keep)
 	return p
 }
@@ -152,6 +168,13 @@ func (p *Pool) Ready(s Source) {
 	if !e.queued {
 		p.ready.push(e)
 	}
+	p.dispatch(time.Now())
+}
+
+// look hands out what can be handed out now.
+func (p *Pool) look() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	p.dispatch(time.Now())
 }
 

@@ -50,6 +50,16 @@ func newRateLimit(r Rate, envelopeLimit int) *rateLimit {
 	return l
 }
 
+// changed is the limit to, with what was counted under l.
+func (l *rateLimit) changed(to *rateLimit) *rateLimit {
+	if l == nil || to == nil {
+		return to
+	}
+	to.held, to.counted, to.recent = l.held, l.counted, l.recent
+	to.full, to.dry = l.full, l.dry
+	return to
+}
+
 // worth is the time in which so many tokens flow in.
 func (l *rateLimit) worth(messages int) time.Duration {
 	return time.Duration(float64(l.per) * (float64(messages) / float64(l.n)))

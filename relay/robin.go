@@ -134,6 +134,12 @@ func (r *Robin) Left(now time.Time, i int) int {
 	return r.lanes[i].allowance.Left(now)
 }
 
+// Remaining is how many messages the caps of relay i leave now, without asking
+// for any.
+func (r *Robin) Remaining(now time.Time, i int) int {
+	return r.lanes[i].allowance.Remaining(now)
+}
+
 // ReachedLimit is the seed's reached_limit of relay i: 1 when max_messages is
 // reached, 3 when max_messages_per_robin is, otherwise 0. 2, for
 // max_messages_per_connection, is a matter of sessions. As in the seed, sleep

@@ -64,7 +64,7 @@ func (p *Pool) Status() []Status {
 			LastMessage:   m.stats.lastMessage,
 			LastError:     m.stats.lastError,
 			LastErrorTime: m.stats.lastErrorTime,
-			Left:          p.robin.Left(now, i),
+			Left:          p.robin.Remaining(now, i),
 		}
 	}
 	return all
@@ -106,7 +106,7 @@ func (p *Pool) stateOf(now time.Time, i int, m *member) standing {
 		}
 	}
 	w := p.robin.Wait(now, i)
-	if w.Limit == NoLimit || s.State != Awake && !w.Never && !w.Until.After(s.until) {
+	if w.Limit == NoLimit || w.Limit == LimitLease || s.State != Awake && !w.Never && !w.Until.After(s.until) {
 		return s
 	}
 	s = standing{until: w.Until, limit: w.Limit}

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -50,6 +51,19 @@ func TestWireFormatsAreAsPublished(t *testing.T) {
 			Batches: 2, Recipients: 2000, Complete: true,
 		}},
 		{"campaign-paused-by-hand.json", subjects.Campaign{State: subjects.CampaignPaused, Created: at}},
+		{"relay-ledger.json", subjects.RelayLedger{
+			Fresh: 3, Used: 120, WindowEnds: at.Add(time.Hour), Awake: 20, AsleepUntil: at.Add(time.Second),
+			Recent: [][2]int64{{at.UnixMicro(), 14}}, Paced: at.Add(time.Millisecond), Dry: true, Resets: 1,
+			Workers: map[string]subjects.RelayShare{"w1": {Held: 50, Serial: 7}, "w2": {Held: 0, Serial: 2, Seen: at}},
+		}},
+		{"relay-ledger-new.json", subjects.RelayLedger{}},
+		{"worker-relays.json", subjects.WorkerRelays{Worker: "w1", Relays: []subjects.RelayStatus{
+			{Relay: "primary", State: "awake", Sessions: 2, Busy: 1, Messages: 1000, LastMessage: at},
+			{
+				Relay: "spare", State: "parked", Until: at.Add(time.Minute), LastError: "454 4.7.0 later", LastErrorCode: 454,
+				LastErrorMBS: "MBS013", LastErrorTime: at,
+			},
+		}}},
 		{"campaign-cancelled.json", subjects.Campaign{State: subjects.CampaignCancelled, Created: at, Batches: 1, Recipients: 7}},
 	} {
 		t.Run(c.golden, func(t *testing.T) {
@@ -89,8 +103,13 @@ func TestWhatWasPublishedIsReadAsWritten(t *testing.T) {
 			t.Fatal(err)
 		}
 		var value any = new(subjects.Entry)
-		if filepath.Base(path)[:4] == "camp" {
+		switch kind, _, _ := strings.Cut(filepath.Base(path), "-"); kind {
+		case "campaign":
 			value = new(subjects.Campaign)
+		case "relay":
+			value = new(subjects.RelayLedger)
+		case "worker":
+			value = new(subjects.WorkerRelays)
 		}
 		dec := json.NewDecoder(bytes.NewReader(data))
 		dec.DisallowUnknownFields()

@@ -137,7 +137,7 @@ func runDemo(ctx context.Context, s *streams, verbose bool) (err error) {
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(s.out, "workers  2, which share the relays\n\n")
+	fmt.Fprintf(s.out, "workers  2, each with sessions of its own; caps hold for both together\n\n")
 	p, err := demoPublication(ctx, s, c, log)
 	if err == nil {
 		defer p.nc.Close()
@@ -154,14 +154,8 @@ func runDemo(ctx context.Context, s *streams, verbose bool) (err error) {
 	return errors.Join(err, p.account(context.WithoutCancel(ctx), s, relays))
 }
 
-// demoWorkers starts two workers. They share one pool, since the small relay's
-// cap holds for both.
+// demoWorkers starts two workers. The small relay's cap holds for both together.
 func (c config) demoWorkers(ctx context.Context, configs []relay.Config, log *slog.Logger) (stop func() error, err error) {
-	built, err := relay.FromConfig(configs, relay.Outlets{Log: log})
-	if err != nil {
-		return nil, err
-	}
-	pool := relay.NewPool(built, relay.Options{Log: log})
 	ctx, cancel := context.WithCancel(ctx)
 	var running sync.WaitGroup
 	errs := make([]error, 2)
@@ -173,7 +167,7 @@ func (c config) demoWorkers(ctx context.Context, configs []relay.Config, log *sl
 			running.Wait()
 			return nil, unreachable(c.NATSURL, err)
 		}
-		w, err := c.newWorker(nc, subjects.Names{}, pool, name, log)
+		w, err := c.newOutfit(nc, subjects.Names{}, configs, name, log)
 		if err != nil {
 			cancel()
 			running.Wait()
@@ -181,7 +175,7 @@ func (c config) demoWorkers(ctx context.Context, configs []relay.Config, log *sl
 		}
 		running.Go(func() {
 			defer nc.Close()
-			errs[i] = w.Run(ctx)
+			errs[i] = w.run(ctx)
 		})
 	}
 	return func() error {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -17,6 +18,7 @@ import (
 	"bulkmail/subjects"
 	"bulkmail/subjects/broker"
 	"bulkmail/worker"
+	"bulkmail/worker/fleet"
 )
 
 func newWorker(s *streams) *cobra.Command {
@@ -67,25 +69,47 @@ func runWorker(ctx context.Context, s *streams) (err error) {
 	if !nc.IsConnected() {
 		log.Warn("broker not reached, trying on", "url", c.NATSURL)
 	}
-	built, err := relay.FromConfig(relays, relay.Outlets{Log: log})
+	w, err := c.newOutfit(nc, names, relays, workerName(), log)
 	if err != nil {
 		return err
 	}
-	pool := relay.NewPool(built, relay.Options{Log: log})
-	w, err := c.newWorker(nc, names, pool, workerName(), log)
-	if err != nil {
-		return err
-	}
-	return w.Run(ctx)
+	return w.run(ctx)
 }
 
-// newWorker wires a worker to its broker and its relays.
-func (c config) newWorker(nc *nats.Conn, names subjects.Names, pool *relay.Pool, name string, log *slog.Logger) (*worker.Worker, error) {
+// An outfit is a worker with its relays.
+type outfit struct {
+	worker *worker.Worker
+	pool   *relay.Pool
+	fleet  *fleet.Fleet
+}
+
+// newOutfit wires a worker to its broker and its relays.
+func (c config) newOutfit(nc *nats.Conn, names subjects.Names, relays []relay.Config, name string, log *slog.Logger) (*outfit, error) {
 	js, err := jetstream.New(nc)
 	if err != nil {
 		return nil, err
 	}
-	return worker.New(js, names, pool, c.workerOptions(name, log)), nil
+	built, err := relay.FromConfig(relays, relay.Outlets{Log: log})
+	if err != nil {
+		return nil, err
+	}
+	f := fleet.New(js, names.RelayBucket(), fleet.Options{Worker: name, Silence: c.AckWait, Log: log})
+	pool := relay.NewPool(built, relay.Options{Log: log, Allowance: f.Allowance})
+	f.Serve(pool)
+	return &outfit{worker: worker.New(js, names, pool, c.workerOptions(name, log)), pool: pool, fleet: f}, nil
+}
+
+// giveBackWithin bounds the return of allowance after a drain.
+const giveBackWithin = 2 * time.Second
+
+// run works until ctx ends. What the worker has leased of its relays' caps is
+// given back at the end.
+func (o *outfit) run(ctx context.Context) error {
+	err := o.worker.Run(ctx)
+	closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), giveBackWithin)
+	defer cancel()
+	// If the worker never began to work, it did not close its pool.
+	return errors.Join(err, o.pool.Close(closing), o.fleet.Close(closing))
 }
 
 func (c config) workerOptions(name string, log *slog.Logger) worker.Options {

@@ -1,0 +1,290 @@
+package fleet
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"go.uber.org/goleak"
+
+	"bulkmail/relay"
+	"bulkmail/relay/smtp"
+	"bulkmail/subjects"
+	"bulkmail/subjects/broker"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+const patience = 30 * time.Second
+
+// openBucket starts a broker with a relays bucket.
+func openBucket(t testing.TB, syncAlways bool) (url string, kv jetstream.KeyValue) {
+	t.Helper()
+	b, err := broker.Start(t.Context(), broker.Options{Listen: "127.0.0.1:0", Dir: t.TempDir(), SyncAlways: syncAlways, Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := b.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	js := connect(t, b.URL())
+	kv, err = js.CreateKeyValue(t.Context(), jetstream.KeyValueConfig{Bucket: subjects.Names{}.RelayBucket(), Storage: jetstream.FileStorage})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b.URL(), kv
+}
+
+func connect(t testing.TB, url string) jetstream.JetStream {
+	t.Helper()
+	nc, err := nats.Connect(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(nc.Close)
+	js, err := jetstream.New(nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return js
+}
+
+// A book writes down what a relay in memory accepted, and when.
+type book struct {
+	latency time.Duration
+	mu      sync.Mutex
+	lines   []line
+	total   int
+}
+
+type line struct {
+	at       time.Time
+	messages int
+}
+
+func (b *book) Dial(context.Context) (relay.Session, error) { return &session{b}, nil }
+
+func (b *book) accepted() int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.total
+}
+
+// mostIn is the most that was accepted in any time of that length.
+func (b *book) mostIn(period time.Duration) int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	most, sum, first := 0, 0, 0
+	for _, l := range b.lines {
+		sum += l.messages
+		for !b.lines[first].at.Add(period).After(l.at) {
+			sum -= b.lines[first].messages
+			first++
+		}
+		most = max(most, sum)
+	}
+	return most
+}
+
+type session struct{ b *book }
+
+func (s *session) Send(ctx context.Context, e *smtp.Envelope, _ func() *smtp.Envelope) error {
+	e.Results = make([]smtp.Result, len(e.Recipients))
+	if s.b.latency > 0 && !sleep(ctx, s.b.latency) {
+		return &smtp.Error{MBS: "MBS009", Err: ctx.Err()}
+	}
+	s.b.mu.Lock()
+	defer s.b.mu.Unlock()
+	s.b.lines = append(s.b.lines, line{time.Now(), len(e.Recipients)})
+	s.b.total += len(e.Recipients)
+	for i := range e.Results {
+		e.Results[i] = smtp.Result{Status: smtp.Accepted, Reply: &smtp.Reply{Code: 250}}
+	}
+	return nil
+}
+
+func (s *session) Usable() bool       { return true }
+func (s *session) MaxRecipients() int { return 0 }
+func (s *session) Close() error       { return nil }
+
+// work is a source of envelopes of one size.
+type work struct {
+	size      int
+	left      atomic.Int64 // envelopes
+	envelopes atomic.Int64 // sent
+	pool      *relay.Pool
+	stalled   chan time.Time
+}
+
+func (w *work) Pending() int { return int(max(w.left.Load(), 0)) }
+
+func (w *work) Cut(g relay.Grant) *relay.Envelope {
+	if w.left.Load() <= 0 {
+		return nil
+	}
+	n := min(g.Messages, w.size)
+	w.left.Add(-1)
+	return &relay.Envelope{Envelope: smtp.Envelope{Recipients: make([]string, n)}}
+}
+
+func (w *work) Settle(e *relay.Envelope, _ string, _ error) {
+	for _, r := range e.Results {
+		if r.Status != smtp.Accepted {
+			return
+		}
+	}
+	w.envelopes.Add(1)
+}
+
+func (w *work) Stalled(until time.Time, _ error) {
+	select {
+	case w.stalled <- until:
+	default:
+	}
+}
+
+// A hired worker is a pool with its part in the fleet.
+type hired struct {
+	*work
+	fleet *Fleet
+	pool  *relay.Pool
+	name  string
+}
+
+func hire(t testing.TB, url, name string, o relay.Options, relays ...relay.Relay) *hired {
+	t.Helper()
+	h := &hired{name: name, work: &work{stalled: make(chan time.Time, 100)}}
+	h.fleet = New(connect(t, url), subjects.Names{}.RelayBucket(), Options{Worker: name, Silence: 3 * time.Second})
+	o.Allowance = h.fleet.Allowance
+	h.pool = relay.NewPool(relays, o)
+	h.work.pool = h.pool
+	h.fleet.Serve(h.pool)
+	return h
+}
+
+func (h *hired) leave(t testing.TB) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	if err := h.pool.Close(ctx); err != nil {
+		t.Error(err)
+	}
+	if err := h.fleet.Close(ctx); err != nil {
+		t.Error(err)
+	}
+}
+
+// begin gives every worker so many envelopes of a size.
+func begin(workers []*hired, envelopes, size int) {
+	for _, h := range workers {
+		h.size = size
+		h.left.Store(int64(envelopes))
+		h.pool.Add(h.work)
+	}
+}
+
+func callsOf(workers []*hired) (written, refused int) {
+	for _, h := range workers {
+		for _, m := range h.fleet.shares {
+			m.mu.Lock()
+			written += m.calls.written
+			refused += m.calls.refused
+			m.mu.Unlock()
+		}
+	}
+	return written, refused
+}
+
+func until(t testing.TB, what string, ok func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(patience); !ok(); time.Sleep(2 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("%s: not within %v", what, patience)
+		}
+	}
+}
+
+func one(name string, b *book, change func(*relay.Config)) relay.Relay {
+	c := relay.Config{Name: name, Connections: 4, EnvelopeLimit: 100}
+	change(&c)
+	return relay.Relay{Config: c, Dialer: b}
+}
+
+func TestACapIsUsedToTheLastMessageByAllWorkersTogether(t *testing.T) {
+	t.Parallel()
+	for _, size := range []int{1, 7, 100} {
+		t.Run(fmt.Sprint(size), func(t *testing.T) {
+			t.Parallel()
+			url, kv := openBucket(t, false)
+			b := &book{}
+			limits := func(c *relay.Config) { c.MaxMessages = 10_000 }
+			var workers []*hired
+			for i := range 8 {
+				workers = append(workers, hire(t, url, fmt.Sprint("w", i), relay.Options{}, one("smtp://[::1]:25", b, limits)))
+			}
+			begin(workers, 10_000, size)
+			until(t, "the cap is used", func() bool { return b.accepted() >= 10_000 })
+			for _, h := range workers {
+				select {
+				case at := <-h.stalled:
+					if !at.IsZero() {
+						t.Errorf("the cap is said to be over at %v", at)
+					}
+				case <-time.After(patience):
+					t.Errorf("%s is not told that nothing can be sent", h.name)
+				}
+			}
+			written, refused := callsOf(workers)
+			for _, h := range workers {
+				h.leave(t)
+			}
+			if n := b.accepted(); n != 10_000 {
+				t.Errorf("%d messages, max_messages 10000", n)
+			}
+			counters, _, err := Look(t.Context(), kv, []relay.Config{{Name: "smtp://[::1]:25", MaxMessages: 10_000}})
+			if c := counters["smtp://[::1]:25"]; err != nil || c.Used != 10_000 || c.Held != 0 || c.Left != 0 {
+				t.Errorf("the ledger says %+v (%v)", c, err)
+			}
+			t.Logf("%d envelopes, %d entries written, %d refused", len(b.lines), written, refused)
+		})
+	}
+}
+
+func TestARateHoldsForAllWorkersTogetherAndIsUsed(t *testing.T) {
+	t.Parallel()
+	for _, rate := range []relay.Rate{{Messages: 14, Per: time.Second}, {Messages: 2000, Per: time.Second}} {
+		t.Run(rate.String(), func(t *testing.T) {
+			t.Parallel()
+			url, _ := openBucket(t, true)
+			b := &book{latency: 2 * time.Millisecond}
+			var workers []*hired
+			for i := range 8 {
+				workers = append(workers, hire(t, url, fmt.Sprint("w", i), relay.Options{}, one("r", b, func(c *relay.Config) { c.MaxRate = rate })))
+			}
+			begin(workers, 1<<30, 5)
+			until(t, "it begins", func() bool { return b.accepted() > 0 })
+			const seconds = 6
+			time.Sleep(seconds * rate.Per)
+			n, most := b.accepted(), b.mostIn(rate.Per)
+			written, refused := callsOf(workers)
+			t.Logf("%d messages in %d periods, the most in one %d; %d envelopes, %d entries written, %d refused", n, seconds, most, len(b.lines), written, refused)
+			for _, h := range workers {
+				h.leave(t)
+			}
+			if most > rate.Messages {
+				t.Errorf("%d messages in %v, max_rate %v", most, rate.Per, rate)
+			}
+			if least := rate.Messages * seconds * 98 / 100; n < least {
+				t.Errorf("%d messages in %d periods, the rate allows for %d", n, seconds, rate.Messages*seconds)
+			}
+		})
+	}
+}
