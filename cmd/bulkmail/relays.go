@@ -2,24 +2,32 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
+	"slices"
 	"strings"
 	"time"
 
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 	"github.com/spf13/cobra"
 
 	"bulkmail/relay"
 	relayconfig "bulkmail/relay/config"
+	"bulkmail/relay/smtp"
 	"bulkmail/subjects"
+	"bulkmail/worker/fleet"
 )
 
 func newRelays(s *streams) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "relays",
-		Short: "Look at the configured relays",
-		Long: `Look at the relays in BULKMAIL_RELAYS and BULKMAIL_RELAYS_FILE.
+		Short: "Look at the configured relays, and reset their counters",
+		Long: `Look at the relays in BULKMAIL_RELAYS and BULKMAIL_RELAYS_FILE: their limits,
+what the workers have used of them, and whether they can be used.
 
 Keys of a relay, in a URL, in YAML or in a Mail::Bulkmail server file:
 ` + relayKeys(),
@@ -32,22 +40,38 @@ Keys of a relay, in a URL, in YAML or in a Mail::Bulkmail server file:
 	}
 	var asJSON bool
 	list := &cobra.Command{
-		Use:     "list",
-		Short:   "Print the relays and their limits",
+		Use:   "list",
+		Short: "Print the relays, their limits, and how they are",
+		Long: `Print the relays and their limits; what all workers together have used of
+max_messages, max_rate and max_messages_while_awake, what they have leased and
+what is left; and how each worker finds each relay. Without a broker, the limits
+alone.`,
 		Example: `  BULKMAIL_RELAYS_FILE=relays.yaml bulkmail relays list`,
 		Args:    cobra.NoArgs,
-		RunE: func(*cobra.Command, []string) error {
-			return listRelays(s, asJSON)
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return listRelays(cmd.Context(), s, asJSON)
 		},
 	}
 	list.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	cmd.AddCommand(list, &cobra.Command{
 		Use:     "check",
-		Short:   "Connect to each relay, and log in where that is configured",
+		Short:   "Connect to each relay, log in where that is configured, print what it offers",
 		Example: `  BULKMAIL_RELAYS='smtp://127.0.0.1:2525 smtp://127.0.0.1:2526' bulkmail relays check`,
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return checkRelays(cmd.Context(), s)
+		},
+	}, &cobra.Command{
+		Use:   "reset NAME",
+		Short: "Set the counters of a relay to zero, for all workers",
+		Long: `Set what was counted towards max_messages, max_messages_per_robin and
+max_messages_while_awake of a relay to zero, wake it up, and give it another
+chance if it is parked or worthless. Workers go on meanwhile. What is on its way
+still counts, and so do the messages of the last period of max_rate.`,
+		Example: `  bulkmail relays reset primary`,
+		Args:    cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return resetRelay(cmd.Context(), s, args[0])
 		},
 	})
 	return cmd
@@ -77,16 +101,80 @@ func relayKeys() string {
 	return b.String()
 }
 
-func listRelays(s *streams, asJSON bool) error {
-	_, _, relays, err := loadAll()
+// A listing is what `relays list --json` prints.
+type listing struct {
+	Relays  []listedRelay           `json:"relays"`
+	Workers []subjects.WorkerRelays `json:"workers"`
+}
+
+type listedRelay struct {
+	relay.Config
+	Fleet *fleet.Counters `json:"fleet,omitempty"` // nil: not known
+}
+
+func listRelays(ctx context.Context, s *streams, asJSON bool) error {
+	c, names, relays, err := loadAll()
 	if err != nil {
 		return err
+	}
+	l := listing{Workers: []subjects.WorkerRelays{}}
+	counters, workers, err := c.lookAtFleet(ctx, names, relays)
+	if err != nil {
+		fmt.Fprintf(s.err, "bulkmail: how the relays are is not known: %v\n", err)
+	}
+	l.Workers = append(l.Workers, workers...)
+	for _, r := range relays {
+		one := listedRelay{Config: r}
+		if n, ok := counters[r.Name]; ok {
+			one.Fleet = &n
+		}
+		l.Relays = append(l.Relays, one)
 	}
 	if asJSON {
 		enc := json.NewEncoder(s.out)
 		enc.SetIndent("", "  ")
-		return enc.Encode(relays)
+		return enc.Encode(l)
 	}
+	if err := limitsTable(relays).print(s.out); err != nil {
+		return err
+	}
+	for _, t := range []*table{fleetTable(l), workersTable(l)} {
+		if len(t.rows) == 0 {
+			continue
+		}
+		fmt.Fprintln(s.out)
+		if err := t.print(s.out); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// lookAtFleet reads what the workers have left on the broker.
+func (c config) lookAtFleet(ctx context.Context, names subjects.Names, relays []relay.Config) (map[string]fleet.Counters, []subjects.WorkerRelays, error) {
+	if c.NATSURL == "" {
+		c.NATSURL = defaultURL
+	}
+	nc, err := nats.Connect(c.NATSURL, append(c.natsOptions("relays", slog.New(slog.DiscardHandler)), nats.MaxReconnects(0))...)
+	if err != nil {
+		return nil, nil, unreachable(c.NATSURL, err)
+	}
+	defer nc.Close()
+	js, err := jetstream.New(nc)
+	if err != nil {
+		return nil, nil, err
+	}
+	kv, err := js.KeyValue(ctx, names.RelayBucket())
+	if errors.Is(err, jetstream.ErrBucketNotFound) {
+		return nil, nil, nil // no worker has ever run
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	return fleet.Look(ctx, kv, relays)
+}
+
+func limitsTable(relays []relay.Config) *table {
 	t := newTable("relay", "url", "#connections", "#envelope_limit", "#per_robin", "#per_connection", "max_messages", "max_rate", "awake")
 	for _, r := range relays {
 		most := limit(r.MaxMessages)
@@ -103,7 +191,75 @@ func listRelays(s *streams, asJSON bool) error {
 		}
 		t.row(r.Name, r.URL(), r.Connections, limit(r.EnvelopeLimit), limit(r.MaxMessagesPerRobin), limit(r.MaxMessagesPerConnection), most, rate, awake)
 	}
-	return t.print(s.out)
+	return t
+}
+
+// fleetTable is what all workers together have used of the caps.
+func fleetTable(l listing) *table {
+	t := newTable("relay", "#used", "#leased", "#left", "window ends", "#while awake", "asleep until")
+	for _, r := range l.Relays {
+		n := r.Fleet
+		if n == nil || n.Left < 0 {
+			continue
+		}
+		t.row(r.Name, n.Used, n.Held, n.Left, clock(n.WindowEnds), n.Awake, clock(n.Asleep))
+	}
+	return t
+}
+
+// workersTable is how each worker finds each relay.
+func workersTable(l listing) *table {
+	t := newTable("worker", "relay", "state", "until", "#sessions", "#accepted", "last message", "last error")
+	for _, w := range l.Workers {
+		for _, r := range w.Relays {
+			why := "-"
+			if r.LastError != "" {
+				why = clock(r.LastErrorTime) + " " + r.LastError
+				if r.LastErrorMBS != "" && !strings.Contains(r.LastError, r.LastErrorMBS) {
+					why += " (" + r.LastErrorMBS + ")"
+				}
+			}
+			t.row(w.Worker, r.Relay, r.State, clock(r.Until), r.Sessions, int(r.Messages), clock(r.LastMessage), why)
+		}
+	}
+	return t
+}
+
+// clock writes a time to the second, in UTC, with the date if it is not
+// today's; a dash for none.
+func clock(t time.Time) string {
+	switch {
+	case t.IsZero():
+		return "-"
+	case t.UTC().Format(time.DateOnly) == time.Now().UTC().Format(time.DateOnly):
+		return t.UTC().Format("15:04:05Z")
+	default:
+		return t.UTC().Format("2006-01-02T15:04:05Z")
+	}
+}
+
+func resetRelay(ctx context.Context, s *streams, name string) error {
+	_, _, relays, err := loadAll()
+	if err != nil {
+		return err
+	}
+	if !slices.ContainsFunc(relays, func(r relay.Config) bool { return r.Name == name }) {
+		return &usageError{fmt.Errorf("no relay is called %s: see bulkmail relays list", name)}
+	}
+	cl, err := connect(ctx, s, "relays")
+	if err != nil {
+		return err
+	}
+	defer cl.nc.Close()
+	kv, err := cl.js.KeyValue(ctx, cl.names.RelayBucket())
+	if err != nil {
+		return err
+	}
+	if err := fleet.Reset(ctx, kv, name); err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(s.out, "counters of %s are reset\n", name)
+	return err
 }
 
 // limit writes a limit of 0, which is none, as a dash.
@@ -123,20 +279,23 @@ func checkRelays(ctx context.Context, s *streams) error {
 	if err != nil {
 		return err
 	}
-	t := newTable("relay", "url", "result", "took")
+	t := newTable("relay", "url", "result", "took", "tls", "certificate ends", "auth", "limits", "offers")
 	bad := 0
 	for _, r := range relays {
 		began := time.Now()
-		result := "ok"
 		session, err := r.Dialer.Dial(ctx)
+		took := time.Since(began).Round(time.Millisecond)
+		found := offer{tls: "-", certificate: "-", auth: "-", limits: "-", offers: "-"}
+		result := "ok"
 		if err == nil {
+			found.of(session)
 			err = session.Close()
 		}
 		if err != nil {
 			bad++
 			result = err.Error()
 		}
-		t.row(r.Config.Name, r.Config.URL(), result, time.Since(began).Round(time.Millisecond))
+		t.row(r.Config.Name, r.Config.URL(), result, took, found.tls, found.certificate, found.auth, found.limits, found.offers)
 	}
 	if err := t.print(s.out); err != nil {
 		return err
@@ -145,4 +304,54 @@ func checkRelays(ctx context.Context, s *streams) error {
 		return fmt.Errorf("%s of %d cannot be used", count(bad, "relay", "relays"), len(relays))
 	}
 	return nil
+}
+
+// An offer is what a relay has for us, as far as its session tells.
+type offer struct{ tls, certificate, auth, limits, offers string }
+
+func (o *offer) of(session relay.Session) {
+	known, ok := session.(interface {
+		Capabilities() smtp.Capabilities
+		TLS() *tls.ConnectionState
+	})
+	if !ok {
+		return
+	}
+	if state := known.TLS(); state != nil {
+		o.tls = strings.ReplaceAll(tls.VersionName(state.Version), " ", "")
+		if len(state.PeerCertificates) > 0 {
+			o.certificate = state.PeerCertificates[0].NotAfter.UTC().Format(time.DateOnly)
+		}
+	}
+	offers := known.Capabilities()
+	if len(offers.Auth) > 0 {
+		o.auth = strings.Join(offers.Auth, ",")
+	}
+	var limits []string
+	for _, l := range []struct {
+		name string
+		n    int64
+	}{
+		{"SIZE", offers.Size}, {"RCPTMAX", int64(offers.MaxRecipients)},
+		{"MAILMAX", int64(offers.MaxMessages)}, {"RCPTDOMAINMAX", int64(offers.MaxDomains)},
+	} {
+		if l.n > 0 {
+			limits = append(limits, fmt.Sprintf("%s=%d", l.name, l.n))
+		}
+	}
+	if len(limits) > 0 {
+		o.limits = strings.Join(limits, ",")
+	}
+	var words []string
+	for _, line := range offers.Lines {
+		keyword, _, _ := strings.Cut(line, " ")
+		switch word := strings.ToUpper(keyword); word {
+		case "AUTH", "SIZE", "LIMITS": // have their columns
+		default:
+			words = append(words, word)
+		}
+	}
+	if len(words) > 0 {
+		o.offers = strings.Join(words, ",")
+	}
 }
