@@ -137,6 +137,7 @@ func (p *Pool) cutEnvelope(m *member, n int, now time.Time) *Envelope {
 		}
 		e.Source = src.source
 		p.robin.Take(now, m.index, len(e.Recipients))
+		e.allowance = p.robin.lanes[m.index].allowance
 		p.stall.on = false
 		return e
 	}
@@ -182,7 +183,8 @@ func (p *Pool) dialWhatIsMissing(now time.Time) {
 // dial opens a session. Caller holds mu.
 func (p *Pool) dial(m *member, now time.Time) {
 	m.dials = append(m.dials, now)
-	p.wg.Go(func() { p.run(m, now) })
+	dialer, generation := m.dialer, m.generation
+	p.wg.Go(func() { p.run(m, dialer, generation, now) })
 }
 
 // stall is a time in which no relay can take anything.

@@ -82,12 +82,15 @@ type Pool struct {
 // member is a relay in a pool.
 type member struct {
 	index  int
+	config Config
 	name   string
 	where  string
 	dialer Dialer
 	limit  int // sessions at once
 	perCon int // max_messages_per_connection
 	health health
+
+	generation int // counts changes that end the sessions
 
 	free  []*session  // idle, the one used last at the end
 	dials []time.Time // dials under way, by their beginning
@@ -110,38 +113,40 @@ func NewPool(relays []Relay, opts Options) *Pool {
 	p.dials, p.cancelDial = context.WithCancel(p.sessions)
 	p.room, p.dialable = p.roomOf, p.dialableOf
 
-	limits := make([]Limits, len(relays))
-	for i, r := range relays {
-		limits[i] = r.Config.Limits()
-		p.members = append(p.members, &member{
-			index:  i,
-			name:   r.Config.Name,
-			where:  r.Config.Where,
-			dialer: r.Dialer,
-			limit:  max(r.Config.Connections, 1),
-			perCon: r.Config.MaxMessagesPerConnection,
-			health: health{
-				first:        p.opts.Backoff,
-				longest:      p.opts.MaxBackoff,
-				dial:         p.opts.DialBackoff,
-				maxAttempts:  r.Config.MaxConnectionAttempts,
-				worthlessFor: r.Config.WorthlessFor,
-			},
-		})
-	}
 	p.mu.Lock() // an allowance may call back at once
 	defer p.mu.Unlock()
-	p.robin = NewRobin(limits)
-	for i := range relays {
-		if opts.Allowance == nil || !limits[i].capped() {
-			continue
-		}
-		if a := opts.Allowance(relays[i].Config.Name, limits[i], p.look); a != nil {
-			p.robin.lanes[i].allowance = a
-		}
+	p.robin = &Robin{}
+	for i, r := range relays {
+		p.members = append(p.members, p.newMember(i, r))
+		l := r.Config.Limits()
+		p.robin.lanes = append(p.robin.lanes, newLane(l, p.allowance(r.Config.Name, l)))
 	}
 	p.wg.Go(p.keep)
 	return p
+}
+
+func (p *Pool) newMember(index int, r Relay) *member {
+	m := &member{health: health{first: p.opts.Backoff, longest: p.opts.MaxBackoff, dial: p.opts.DialBackoff}}
+	m.configure(index, r.Config)
+	m.dialer = r.Dialer
+	return m
+}
+
+// configure sets all that follows from the configuration but the dialer.
+func (m *member) configure(index int, c Config) {
+	m.index, m.config, m.name, m.where = index, c, c.Name, c.Where
+	m.limit, m.perCon = max(c.Connections, 1), c.MaxMessagesPerConnection
+	m.health.maxAttempts, m.health.worthlessFor = c.MaxConnectionAttempts, c.WorthlessFor
+}
+
+// allowance is that of a relay. Caller holds mu.
+func (p *Pool) allowance(name string, l Limits) Allowance {
+	if p.opts.Allowance != nil && l.capped() {
+		if a := p.opts.Allowance(name, l, p.look); a != nil {
+			return a
+		}
+	}
+	return newLocal(l)
 }
 
 // Add makes s a source of envelopes. Adding it again does nothing.

@@ -59,6 +59,8 @@ type Envelope struct {
 	Source    Source // set by the pool
 	Domain    string
 	Addresses []string // as published; the same order as Recipients
+
+	allowance Allowance // that its messages were taken from
 }
 
 // A Source is where envelopes are cut from: one batch in hand. It must be

@@ -38,7 +38,7 @@ func (c *Config) Limits() Limits {
 //
 // A Robin has no lock, no goroutine and no clock: it is told the time.
 type Robin struct {
-	lanes []lane
+	lanes []*lane
 }
 
 type lane struct {
@@ -51,15 +51,15 @@ type lane struct {
 // NewRobin makes a robin of relays with these limits. Its counters are its
 // own.
 func NewRobin(relays []Limits) *Robin {
-	r := &Robin{lanes: make([]lane, len(relays))}
+	r := &Robin{lanes: make([]*lane, len(relays))}
 	for i, l := range relays {
-		r.lanes[i] = lane{
-			envelopeLimit: l.EnvelopeLimit,
-			perRobin:      l.MaxMessagesPerRobin,
-			allowance:     newLocal(l),
-		}
+		r.lanes[i] = newLane(l, newLocal(l))
 	}
 	return r
+}
+
+func newLane(l Limits, a Allowance) *lane {
+	return &lane{envelopeLimit: l.EnvelopeLimit, perRobin: l.MaxMessagesPerRobin, allowance: a}
 }
 
 // Next says which relay should take the next envelope, and how many messages
@@ -73,7 +73,7 @@ func NewRobin(relays []Limits) *Robin {
 func (r *Robin) Next(now time.Time, room func(i int) int) (i, n int) {
 	for _, renewed := range [...]bool{false, true} {
 		for i := range r.lanes {
-			l := &r.lanes[i]
+			l := r.lanes[i]
 			turn := l.turnLeft()
 			if renewed == (turn > 0) {
 				continue // asked in the first round already, or not in turn
@@ -107,7 +107,7 @@ func (l *lane) turnLeft() int {
 // Take says that an envelope with so many recipients, at most what Next
 // granted, was cut for relay i.
 func (r *Robin) Take(now time.Time, i, messages int) {
-	l := &r.lanes[i]
+	l := r.lanes[i]
 	if l.turnLeft() <= 0 {
 		for j := range r.lanes {
 			r.lanes[j].turn = 0

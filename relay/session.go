@@ -17,6 +17,8 @@ type session struct {
 	follow func() *smtp.Envelope
 	idle   *time.Timer
 
+	generation int // of the member's settings
+
 	// By the goroutine of the session alone.
 	promised *Envelope // handed out by follow: the next to send
 
@@ -45,16 +47,16 @@ const staleAfter = time.Second
 var errNoVerdict = &smtp.Error{Unwell: true, Err: errors.New("the server took none of the recipients and refused none")}
 
 // run is the life of a session.
-func (p *Pool) run(m *member, began time.Time) {
-	conn, err := m.dialer.Dial(p.dials)
+func (p *Pool) run(m *member, dialer Dialer, generation int, began time.Time) {
+	conn, err := dialer.Dial(p.dials)
 	if err == nil && conn == nil {
 		err = errors.New("the dialer gave no session")
 	}
 	if err != nil {
-		p.dialFailed(m, began, err)
+		p.dialFailed(m, generation, began, err)
 		return
 	}
-	s := &session{pool: p, member: m, conn: conn, work: make(chan *Envelope, 1), idle: time.NewTimer(p.opts.Idle)}
+	s := &session{pool: p, member: m, generation: generation, conn: conn, work: make(chan *Envelope, 1), idle: time.NewTimer(p.opts.Idle)}
 	s.follow = s.following
 	defer s.idle.Stop()
 	for e := s.open(began); e != nil; {
@@ -66,13 +68,15 @@ func (p *Pool) run(m *member, began time.Time) {
 }
 
 // dialFailed accounts for a dial that came to nothing.
-func (p *Pool) dialFailed(m *member, began time.Time, err error) {
+func (p *Pool) dialFailed(m *member, generation int, began time.Time, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	now := time.Now() // under the lock, so that time never goes back for the robin
 	m.dialed(began)
 	if !p.closing {
-		_ = p.blame(m, now, mishap{began: began, dialing: true, others: m.open}, err)
+		if generation == m.generation {
+			_ = p.blame(m, now, mishap{began: began, dialing: true, others: m.open}, err)
+		}
 		p.dispatch(now)
 	}
 }
@@ -91,7 +95,7 @@ func (s *session) open(began time.Time) *Envelope {
 	now := time.Now()
 	m.dialed(began)
 	m.open++
-	if p.closing {
+	if p.closing || s.outdated() {
 		p.mu.Unlock()
 		return nil
 	}
@@ -163,6 +167,10 @@ func (p *Pool) hangUpIdle(m *member, now time.Time) {
 	})
 }
 
+// outdated tells whether the relay is configured otherwise by now, or not at
+// all. Caller holds mu.
+func (s *session) outdated() bool { return s.generation != s.member.generation }
+
 // begun says that an envelope was cut for this session. Caller holds mu.
 func (s *session) begun(messages int, now time.Time) {
 	s.messages += messages
@@ -188,7 +196,7 @@ func (s *session) following() *smtp.Envelope {
 	p, m := s.pool, s.member
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.closing || p.ready.head == nil || m.health.trouble != well || s.promised != nil {
+	if p.closing || p.ready.head == nil || m.health.trouble != well || s.promised != nil || s.outdated() {
 		return nil
 	}
 	now := time.Now()
@@ -217,7 +225,7 @@ func (s *session) sent(e *Envelope, err error) *Envelope {
 	s.promised = nil
 	s.atMost = atMost
 	s.messages -= len(e.Recipients) - t.tried
-	p.robin.Settle(now, m.index, len(e.Recipients), t.counted)
+	e.allowance.Settle(now, len(e.Recipients), t.counted)
 	if t.accepted > 0 {
 		m.stats.messages += int64(t.accepted)
 		m.stats.envelopes++
@@ -231,6 +239,7 @@ func (s *session) sent(e *Envelope, err error) *Envelope {
 		again:     s.dead,
 	}
 	var failure error
+	what.again = what.again || s.outdated() // it says nothing about the relay as it is now
 	switch {
 	case err != nil:
 		failure = p.blame(m, now, what, err)
@@ -251,7 +260,7 @@ func (s *session) sent(e *Envelope, err error) *Envelope {
 		s.started, s.waited = now, now
 	default:
 		m.busy--
-		if usable && !p.closing && (m.perCon <= 0 || s.messages < m.perCon) {
+		if usable && !p.closing && !s.outdated() && m.open <= m.limit && (m.perCon <= 0 || s.messages < m.perCon) {
 			offered = true
 			s.offer(now)
 		} else {

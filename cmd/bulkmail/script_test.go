@@ -64,6 +64,7 @@ func TestCommandLine(t *testing.T) {
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"start":       startCommand,
 			"await":       awaitCommand,
+			"hangup":      hangupCommand,
 			"terminate":   terminateCommand,
 			"exits":       exitsCommand,
 			"freeport":    freeportCommand,
@@ -226,6 +227,12 @@ func awaitCommand(ts *testscript.TestScript, neg bool, args []string) {
 	if len(args) == 3 {
 		ts.Setenv(args[2], group)
 	}
+}
+
+// hangup NAME sends SIGHUP to a program.
+func hangupCommand(ts *testscript.TestScript, neg bool, args []string) {
+	usageOf(ts, neg || len(args) != 1, "hangup NAME")
+	ts.Check(programOf(ts, args[0]).cmd.Process.Signal(syscall.SIGHUP))
 }
 
 // terminate NAME [CODE] sends SIGTERM to a program, waits for its end, wants the

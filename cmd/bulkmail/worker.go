@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -30,6 +31,10 @@ in flight finish, the rest goes back to the queue. A second signal cuts.
 
 Without BULKMAIL_NATS_URL the worker runs a broker of its own on
 127.0.0.1:4222, with its data in ./bulkmail-data.
+
+BULKMAIL_RELAYS_FILE is read again when it changes, and on SIGHUP: as a whole,
+or, if it has a problem, not at all. Counters and sessions of relays that stay
+the same stay.
 
 The environment:
 ` + environment(),
@@ -73,6 +78,11 @@ func runWorker(ctx context.Context, s *streams) (err error) {
 	if err != nil {
 		return err
 	}
+	var reloading sync.WaitGroup
+	defer reloading.Wait()
+	reading, stop := context.WithCancel(ctx)
+	defer stop()
+	reloading.Go(func() { (&reloader{config: c, pool: w.pool, log: log}).reload(reading) })
 	return w.run(ctx)
 }
 
