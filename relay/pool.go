@@ -83,7 +83,7 @@ type Pool struct {
 type member struct {
 	index  int
 	config Config
-	name   string
+	name   string // never changes
 	where  string
 	dialer Dialer
 	limit  int // sessions at once
@@ -126,7 +126,7 @@ func NewPool(relays []Relay, opts Options) *Pool {
 }
 
 func (p *Pool) newMember(index int, r Relay) *member {
-	m := &member{health: health{first: p.opts.Backoff, longest: p.opts.MaxBackoff, dial: p.opts.DialBackoff}}
+	m := &member{name: r.Config.Name, health: health{first: p.opts.Backoff, longest: p.opts.MaxBackoff, dial: p.opts.DialBackoff}}
 	m.configure(index, r.Config)
 	m.dialer = r.Dialer
 	return m
@@ -134,7 +134,7 @@ func (p *Pool) newMember(index int, r Relay) *member {
 
 // configure sets all that follows from the configuration but the dialer.
 func (m *member) configure(index int, c Config) {
-	m.index, m.config, m.name, m.where = index, c, c.Name, c.Where
+	m.index, m.config, m.where = index, c, c.Where
 	m.limit, m.perCon = max(c.Connections, 1), c.MaxMessagesPerConnection
 	m.health.maxAttempts, m.health.worthlessFor = c.MaxConnectionAttempts, c.WorthlessFor
 }
