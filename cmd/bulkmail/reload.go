@@ -86,7 +86,7 @@ func (r *reloader) apply(ctx context.Context) {
 		r.log.ErrorContext(ctx, "relays not changed, their configuration has problems", "problems", err)
 		return
 	}
-	c := r.pool.Configure(relays)
+	c := r.pool.Configure(relays) //nolint:contextcheck // the pool's work has the pool's context
 	if !c.Any() {
 		r.log.InfoContext(ctx, "relays read again, nothing has changed")
 		return
