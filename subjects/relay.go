@@ -32,8 +32,9 @@ type RelayLedger struct {
 
 // A RelayShare is what one worker has leased of a relay's allowance.
 type RelayShare struct {
-	Held   int    `json:"held"`   // messages leased and not reported; they count towards every cap
-	Serial uint64 `json:"serial"` // counts the entries of this worker
+	Held   int    `json:"held"`            // messages leased and not reported; they count towards every cap
+	Serial uint64 `json:"serial"`          // counts the entries of this worker
+	Wants  bool   `json:"wants,omitempty"` // it could send more, but others hold what is left
 	// Seen is when that was stored; missing in that very entry, as with Fresh.
 	Seen time.Time `json:"seen,omitzero"`
 }

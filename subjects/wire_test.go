@@ -54,7 +54,7 @@ func TestWireFormatsAreAsPublished(t *testing.T) {
 		{"relay-ledger.json", subjects.RelayLedger{
 			Fresh: 3, Used: 120, WindowEnds: at.Add(time.Hour), Awake: 20, AsleepUntil: at.Add(time.Second),
 			Recent: [][2]int64{{at.UnixMicro(), 14}}, Paced: at.Add(time.Millisecond), Dry: true, Resets: 1,
-			Workers: map[string]subjects.RelayShare{"w1": {Held: 50, Serial: 7}, "w2": {Held: 0, Serial: 2, Seen: at}},
+			Workers: map[string]subjects.RelayShare{"w1": {Held: 50, Serial: 7}, "w2": {Held: 0, Serial: 2, Wants: true, Seen: at}},
 		}},
 		{"relay-ledger-new.json", subjects.RelayLedger{}},
 		{"worker-relays.json", subjects.WorkerRelays{Worker: "w1", Relays: []subjects.RelayStatus{

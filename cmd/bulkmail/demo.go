@@ -29,7 +29,7 @@ const demoTimeout = 55 * time.Second
 
 const (
 	demoCampaign = "demo"
-	demoCap      = 300 // max_messages of the small relay
+	demoCap      = 50 // max_messages of the small relay
 	demoRefused  = "cobalt-press.test"
 	demoNamed    = 10 // recipients unaccounted for that are named
 )
@@ -65,6 +65,11 @@ func demoRelays() []*demoRelay {
 	refuse := "RCPT:*@" + demoRefused + "=550 5.1.1 no such mailbox"
 	return []*demoRelay{
 		{
+			name: "small", manners: "takes at most " + number(demoCap) + " recipients",
+			options: sink.Options{Rules: demoRules(refuse)},
+			limits:  fmt.Sprintf("max_messages=%d&max_messages_per_robin=25&connections=2", demoCap),
+		},
+		{
 			name: "slow", manners: "takes 40 ms over each message",
 			options: sink.Options{Delay: 40 * time.Millisecond, Rules: demoRules(refuse)},
 			limits:  "max_messages_per_robin=200",
@@ -73,11 +78,6 @@ func demoRelays() []*demoRelay {
 			name: "wary", manners: "defers every recipient the first time",
 			options: sink.Options{Rules: demoRules(refuse, "RCPT first 1:*=451 4.7.1 not seen before, try again later")},
 			limits:  "max_messages_per_robin=100",
-		},
-		{
-			name: "small", manners: "takes at most " + number(demoCap) + " recipients",
-			options: sink.Options{Rules: demoRules(refuse)},
-			limits:  fmt.Sprintf("max_messages=%d&max_messages_per_robin=50&connections=2", demoCap),
 		},
 	}
 }

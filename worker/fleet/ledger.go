@@ -126,6 +126,16 @@ func (l *ledger) held() int {
 	return n
 }
 
+// wants tells whether a worker other than self could send more.
+func (l *ledger) wants(self string) bool {
+	for name, share := range l.Workers {
+		if share.Wants && name != self {
+			return true
+		}
+	}
+	return false
+}
+
 func (l *ledger) recent() int {
 	n := l.Fresh
 	for _, r := range l.Recent {

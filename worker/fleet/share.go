@@ -13,9 +13,11 @@ const (
 	// Chunks grow while they last for less than this.
 	shortLived = 250 * time.Millisecond
 	longest    = 1 << 16 // messages a chunk, at most
-	// What is not used for so long is given back, and what was sent is
-	// reported after so long at the latest; sooner where there is a rate.
-	idleAfter   = 200 * time.Millisecond
+	// What is not used for so long is given back, sooner if others want it;
+	// and what was sent is reported after so long at the latest. Where there is
+	// a rate, both is sooner.
+	idleAfter   = 2 * time.Second
+	yieldAfter  = 20 * time.Millisecond
 	reportAfter = 100 * time.Millisecond
 )
 
@@ -75,6 +77,7 @@ type entry struct {
 	value                      []byte
 	sent                       time.Time
 	leased, returned, reported int
+	wants                      bool
 }
 
 func newShare(worker string, silence time.Duration, limits relay.Limits, kick func()) *share {
@@ -304,20 +307,22 @@ func (s *share) next(now time.Time) (*entry, time.Duration) {
 	folded := l.fold(at, s.silence, s.worker)
 	e, again := &entry{}, soonest{}
 
-	if s.credit > 0 && (s.closed || again.due(s.used.Add(s.idle()).Sub(now))) {
+	if s.credit > 0 && (s.closed || again.due(s.used.Add(s.idle(l)).Sub(now))) {
 		e.returned = s.credit
 		s.wanted = false // what is not used for so long is not needed
 		if !s.closed {
 			s.chunk = max(s.chunk/2, l.envelope())
 		}
 	}
+	wants := false
 	if s.wanted && !s.closed && e.returned == 0 {
 		e.leased = s.amount(now, at, l)
 		if e.leased == 0 {
 			if w := l.wait(at); w.Until.After(at) {
 				again.due(w.Until.Sub(at))
-			} else if w.Until.IsZero() {
+			} else if w.Until.IsZero() && !w.Never {
 				again.due(s.silence / 3) // others hold it; perhaps they are gone
+				wants = s.credit+s.flying == 0 && !l.rateOn()
 			}
 		}
 	}
@@ -325,9 +330,11 @@ func (s *share) next(now time.Time) (*entry, time.Duration) {
 		e.reported = s.counted
 	}
 	renew := s.credit+s.flying+s.counted > 0 && again.due(s.confirmed.Add(s.silence/3).Sub(now))
-	if e.leased+e.returned+e.reported == 0 && !renew && !(folded && s.wanted) {
+	news := wants && !l.Workers[s.worker].Wants
+	if e.leased+e.returned+e.reported == 0 && !renew && !(folded && s.wanted) && !news {
 		return nil, again.d
 	}
+	e.wants = wants
 	return s.write(now, at, l, e), 0
 }
 
@@ -363,7 +370,7 @@ func (s *share) write(now, at time.Time, l *ledger, e *entry) *entry {
 	l.giveBack(e.returned)
 	l.count(e.reported)
 	held := s.credit + s.flying + s.counted + e.leased
-	l.Workers[s.worker] = subjects.RelayShare{Held: held, Serial: e.serial}
+	l.Workers[s.worker] = subjects.RelayShare{Held: held, Serial: e.serial, Wants: e.wants}
 	value, err := json.Marshal(l.RelayLedger)
 	if err != nil {
 		panic(err) // numbers, names and times
@@ -375,7 +382,12 @@ func (s *share) write(now, at time.Time, l *ledger, e *entry) *entry {
 }
 
 // idle is after what time credit is given back. Caller holds mu.
-func (s *share) idle() time.Duration { return s.within(idleAfter, 100) }
+func (s *share) idle(l *ledger) time.Duration {
+	if l.wants(s.worker) {
+		return s.within(yieldAfter, 100)
+	}
+	return s.within(idleAfter, 100)
+}
 
 // report is after what time messages are reported. Caller holds mu.
 func (s *share) report() time.Duration { return s.within(reportAfter, 200) }
