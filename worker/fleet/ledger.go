@@ -23,6 +23,8 @@ type ledger struct {
 const (
 	// rateCells bounds the record of max_rate: entries a period.
 	rateCells = 128
+	// leases is into how many leases a period of max_rate is cut at most.
+	leases = 64
 	// usualRecipients is what an envelope is taken to hold where it has no
 	// limit.
 	usualRecipients = 100
@@ -222,11 +224,12 @@ func (l *ledger) giveBack(messages int) {
 }
 
 // quantum is what max_rate lets go in one go once it is used up, so that
-// 10000/h is not a burst and an hour of silence.
+// 10000/h is not a burst and an hour of silence: about an envelope, or what
+// costs a fast relay not too many leases.
 func (l *ledger) quantum() int {
 	rate := l.limits.MaxRate
 	spread := min(max(time.Second, rate.Per/60), rate.Per)
-	return max(1, min(l.envelope(), int(float64(rate.Messages)*(float64(spread)/float64(rate.Per)))))
+	return max(1, min(l.envelope(), int(float64(rate.Messages)*(float64(spread)/float64(rate.Per)))), rate.Messages/leases)
 }
 
 // worth is the time in which max_rate allows so many messages.

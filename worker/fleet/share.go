@@ -351,7 +351,7 @@ func (s *share) amount(now, at time.Time, l *ledger) int {
 	}
 	chunk := s.chunk
 	if l.rateOn() {
-		chunk = min(chunk, max(l.quantum(), l.limits.MaxRate.Messages/64))
+		chunk = min(chunk, l.quantum())
 	}
 	fair := left / (2 * max(1, len(l.Workers)))
 	return min(chunk, max(fair, l.envelope()), left)

@@ -1,0 +1,135 @@
+package fleet
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"bulkmail/envelope"
+	"bulkmail/relay"
+	"bulkmail/relay/config"
+	"bulkmail/relay/sink"
+	"bulkmail/relay/smtp"
+)
+
+// feed is a source of so many envelopes that a real relay takes.
+type feed struct {
+	mu         sync.Mutex
+	left, out  int
+	recipients []string
+	message    *envelope.Message
+	done       chan struct{}
+}
+
+func (f *feed) Pending() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.left
+}
+
+func (f *feed) Cut(g relay.Grant) *relay.Envelope {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.left == 0 {
+		return nil
+	}
+	n := min(g.Messages, len(f.recipients))
+	f.left--
+	return &relay.Envelope{Envelope: smtp.Envelope{From: "a@example.com", Recipients: f.recipients[:n], Message: f.message, Results: make([]smtp.Result, n)}}
+}
+
+func (f *feed) Settle(*relay.Envelope, string, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.out--; f.out == 0 {
+		close(f.done)
+	}
+}
+
+func (f *feed) Stalled(time.Time, error) {}
+
+func cpu(b *testing.B) time.Duration {
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		b.Fatal(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+// BenchmarkCost sends over SMTP to one relay, with caps that are never reached
+// and without any, and reports the CPU that all of it takes: pool, session,
+// sink, and where there is a cap, fleet and broker.
+func BenchmarkCost(b *testing.B) {
+	for _, workers := range []int{1, 8} {
+		for _, recipients := range []int{1, 10, 100} {
+			for _, limits := range []string{"", "max_messages=1000000000&max_messages_window=24h", "max_rate=10000000/s"} {
+				name, _, _ := strings.Cut(limits, "=")
+				b.Run(fmt.Sprintf("workers=%d/recipients=%d/cap=%s", workers, recipients, name), func(b *testing.B) {
+					benchmarkCost(b, workers, recipients, limits)
+				})
+			}
+		}
+	}
+}
+
+func benchmarkCost(b *testing.B, workers, recipients int, limits string) {
+	server, err := sink.Start(sink.Options{})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer func() {
+		if err := server.Close(context.Background()); err != nil {
+			b.Error(err)
+		}
+	}()
+	url, _ := openBucket(b, false)
+	configs, err := config.Load(fmt.Sprintf("smtp://%s?tls=none&domain=client.test&%s", server.Addr(), limits), "", config.Options{})
+	if err != nil {
+		b.Fatal(err)
+	}
+	message, err := envelope.NewMessage("Subject: t\r\n\r\nhello\r\n")
+	if err != nil {
+		b.Fatal(err)
+	}
+	var hands []*hired
+	var feeds []*feed
+	for i := range workers {
+		relays, err := relay.FromConfig(configs, relay.Outlets{})
+		if err != nil {
+			b.Fatal(err)
+		}
+		n := b.N / workers
+		if i == 0 {
+			n += b.N % workers
+		}
+		if n == 0 {
+			continue
+		}
+		hands = append(hands, hire(b, url, fmt.Sprint("w", i), relay.Options{}, relays...))
+		f := &feed{left: n, out: n, message: message, done: make(chan struct{})}
+		for r := range recipients {
+			f.recipients = append(f.recipients, fmt.Sprintf("r%d@example.net", r))
+		}
+		feeds = append(feeds, f)
+	}
+	before := cpu(b)
+	b.ResetTimer()
+	for i, f := range feeds {
+		hands[i].pool.Add(f)
+	}
+	for _, f := range feeds {
+		<-f.done
+	}
+	b.StopTimer()
+	b.ReportMetric(float64((cpu(b)-before).Nanoseconds())/float64(b.N*recipients), "cpu-ns/recipient")
+	written, refused := callsOf(hands)
+	b.ReportMetric(float64(written)/float64(b.N), "entries/envelope")
+	b.ReportMetric(float64(refused)/float64(b.N), "refused/envelope")
+	for _, h := range hands {
+		h.leave(b)
+	}
+}
