@@ -43,7 +43,8 @@ type Options struct {
 const (
 	writeTimeout = 2 * time.Second // of one call of the broker
 	retryAfter   = 250 * time.Millisecond
-	echoTimeout  = time.Second // our own entry is read back by then
+	echoTimeout  = 50 * time.Millisecond // our own entry is read back by then, or asked for
+	lookEvery    = time.Second
 	closingLook  = 5 * time.Millisecond
 	// A worker whose entry was refused because another was faster waits for
 	// up to this, doubling, lest all write at once again.
@@ -231,11 +232,15 @@ func (m *member) run(ctx context.Context) {
 	m.read(ctx)
 	timer := time.NewTimer(0)
 	defer timer.Stop()
+	looked := time.Now()
 	for trouble, yield := false, yieldFirst; ; {
 		for {
 			e, again := m.next(time.Now())
 			if e == nil {
 				if again <= 0 {
+					again = lookEvery
+				}
+				if m.waits() {
 					again = echoTimeout
 				}
 				timer.Reset(again)
@@ -262,8 +267,11 @@ func (m *member) run(ctx context.Context) {
 				}
 			}
 		}
-		if m.news(time.Now()) {
+		// Not only when there is news: what the pool makes of it depends on more
+		// than this share, and a look a second is cheap.
+		if m.news(time.Now()) || time.Since(looked) >= lookEvery {
 			m.changed()
+			looked = time.Now()
 		}
 		select {
 		case <-m.kicked:

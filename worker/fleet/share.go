@@ -61,7 +61,7 @@ type share struct {
 	leased   time.Time
 	chunk    int
 	wanted   bool
-	granted  bool // there is credit that the pool was not told of
+	granted  bool // the pool is to look again
 	lastWait relay.Wait
 
 	calls calls
@@ -309,7 +309,8 @@ func (s *share) next(now time.Time) (*entry, time.Duration) {
 
 	if s.credit > 0 && (s.closed || again.due(s.used.Add(s.idle(l)).Sub(now))) {
 		e.returned = s.credit
-		s.wanted = false // what is not used for so long is not needed
+		s.wanted = false // what is not used for so long is not needed;
+		s.granted = true // if it is after all, let the pool ask again
 		if !s.closed {
 			s.chunk = max(s.chunk/2, l.envelope())
 		}
