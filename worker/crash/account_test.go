@@ -19,14 +19,24 @@ type account struct {
 	kills      map[point]int
 	lost       int // published, but no final outcome; or accepted says the journal, and the sink knows nothing
 	duplicates int // acceptances by the sink beyond the first
+	late       int // of these, those begun after a kill of the broker or a cut, before it was noticed
 	stray      int // of these, those that were not in flight at a kill
 	wrong      int // final outcomes that are not what the sink said
 	outcomes   map[subjects.Status]int
 }
 
-// settleAccounts compares the journals with what the sink accepted. An envelope
-// of which nothing is on record by its worker was in flight if inFlight says so.
-func (h *house) settleAccounts(t testing.TB, title string, f *fleet, inFlight func(transaction) bool) account {
+// excuse is why nothing is on record of an envelope.
+type excuse int
+
+const (
+	none      excuse = iota
+	unnoticed        // it was begun after an outage had, before the worker noticed
+	inFlight         // it was in flight at a kill or when an outage began
+)
+
+// settleAccounts compares the journals with what the sink accepted. excuseOf is
+// asked of envelopes of which nothing is on record by their worker.
+func (h *house) settleAccounts(t testing.TB, title string, f *fleet, excuseOf func(transaction) excuse) account {
 	t.Helper()
 	a := account{title: title, kills: make(map[point]int), outcomes: make(map[subjects.Status]int)}
 	accepted, taken, names := f.sink.accepted(), f.sink.taken(), f.names()
@@ -57,8 +67,11 @@ func (h *house) settleAccounts(t testing.TB, title string, f *fleet, inFlight fu
 			a.duplicates += len(times) - 1
 			known := 0 // acceptances that no kill explains
 			for i, tx := range times {
-				if recorded(times, i, finals, names) || !inFlight(tx) {
+				switch {
+				case recorded(times, i, finals, names), excuseOf(tx) == none:
 					known++
+				case excuseOf(tx) == unnoticed:
+					a.late++
 				}
 			}
 			if known > 1 {
@@ -116,7 +129,7 @@ func table(heading string, points []point, event string, accounts ...account) {
 	for _, p := range points {
 		width = max(width, len(p)+2)
 	}
-	width = max(width, len(heading))
+	width = max(width, len(heading), len("  of these, sent before it was noticed"))
 	pad := func(s string) string { return s + strings.Repeat(" ", width-len(s)) }
 	fmt.Fprint(w, pad(heading))
 	for _, a := range accounts {
@@ -135,6 +148,9 @@ func table(heading string, points []point, event string, accounts ...account) {
 	}
 	row(pad("lost"), func(a account) int { return a.lost })
 	row(pad("duplicates"), func(a account) int { return a.duplicates })
+	if len(points) == 0 {
+		row(pad("  of these, sent before it was noticed"), func(a account) int { return a.late })
+	}
 	row(pad("duplicates not in flight at a "+event), func(a account) int { return a.stray })
 	row(pad("in doubt"), func(a account) int { return a.outcomes[subjects.InDoubt] })
 	fmt.Println()

@@ -166,16 +166,23 @@ const (
 	noticing = 300 * time.Millisecond
 )
 
-// during tells whether the envelope was in flight when one of the outages
-// began, or when the worker noticed.
-func during(outages []outage) func(transaction) bool {
-	return func(tx transaction) bool {
+// during excuses what was in flight when one of the outages began, or was begun
+// before the worker could notice.
+func during(outages []outage) func(transaction) excuse {
+	return func(tx transaction) excuse {
+		why := none
 		for _, o := range outages {
-			if tx.begun.Before(o.down.Add(noticing)) && tx.accepted.Add(recording).After(o.down) {
-				return true
+			if tx.accepted.Add(recording).Before(o.down) {
+				continue
+			}
+			if tx.begun.Before(o.down) {
+				return inFlight
+			}
+			if tx.begun.Before(o.down.Add(noticing)) {
+				why = unnoticed
 			}
 		}
-		return false
+		return why
 	}
 }
 

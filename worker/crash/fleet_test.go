@@ -279,12 +279,14 @@ func (f *fleet) find(worker string) *process {
 	return f.all[n]
 }
 
-// wasKilled tells whether a worker was.
-func (f *fleet) wasKilled(worker string) bool {
+// excuse excuses what killed workers had in flight.
+func (f *fleet) excuse(tx transaction) excuse {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	p := f.find(worker)
-	return p != nil && !p.killed.IsZero()
+	if p := f.find(tx.worker); p != nil && !p.killed.IsZero() {
+		return inFlight
+	}
+	return none
 }
 
 // names returns the name of each worker by what it is called in the journals.

@@ -96,7 +96,7 @@ func killWorkers(t *testing.T, inDoubt string, duration time.Duration) account {
 	h.settle(t)
 	f.dismissAll()
 
-	a := h.settleAccounts(t, "IN_DOUBT="+inDoubt, f, func(tx transaction) bool { return f.wasKilled(tx.worker) })
+	a := h.settleAccounts(t, "IN_DOUBT="+inDoubt, f, f.excuse)
 	for _, k := range kills {
 		a.kills[k.point]++
 	}

@@ -129,7 +129,7 @@ func TestSIGTERMHandsOverWithinASecondAndDoublesNobody(t *testing.T) {
 	if slowest > time.Second {
 		t.Errorf("a batch was with another worker only after %v", slowest)
 	}
-	a := h.settleAccounts(t, "SIGTERM", f, func(transaction) bool { return false })
+	a := h.settleAccounts(t, "SIGTERM", f, func(transaction) excuse { return none })
 	a.check(t)
 	if a.duplicates > 0 {
 		t.Errorf("%d duplicates", a.duplicates)
@@ -180,5 +180,5 @@ func TestASecondSIGTERMCuts(t *testing.T) {
 	f.hire()
 	h.settle(t)
 	f.dismissAll()
-	h.settleAccounts(t, "cut", f, func(tx transaction) bool { return f.wasKilled(tx.worker) }).check(t)
+	h.settleAccounts(t, "cut", f, f.excuse).check(t)
 }
