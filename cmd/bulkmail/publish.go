@@ -337,7 +337,7 @@ func (p *publication) followAll(ctx context.Context) error {
 // watch adds up the campaign's journals from their beginning until no batch is
 // open.
 func (p *publication) watch(ctx context.Context, shown *progress) error {
-	w, err := newWatch(ctx, p.client, p.campaign, time.Time{})
+	w, err := newWatch(ctx, p.client, p.campaign)
 	if err != nil {
 		return err
 	}

@@ -14,17 +14,14 @@ import (
 	"bulkmail/subjects"
 )
 
-// A watch follows the journals and dead letters of one campaign.
+// A watch follows the journals and dead letters of one campaign from its first
+// entry.
 type watch struct {
-	client   *client
 	campaign string
-	entries  jetstream.MessagesContext
-	dead     jetstream.MessagesContext
-
-	events chan event
-	failed chan error
-	cancel context.CancelFunc
-	pumps  sync.WaitGroup
+	events   chan event
+	failed   chan error
+	cancel   context.CancelFunc
+	pumps    sync.WaitGroup
 }
 
 // event is one journal entry, or one dead letter.
@@ -34,34 +31,23 @@ type event struct {
 	reason string // of a dead letter of which no journal will say that it is done
 }
 
-// newWatch follows a campaign from its first entry, or from now on.
-func newWatch(ctx context.Context, c *client, campaign string, from time.Time) (*watch, error) {
-	w := &watch{client: c, campaign: campaign, events: make(chan event), failed: make(chan error, 2)}
-	follow := func(stream, subject string) (jetstream.MessagesContext, error) {
-		o := jetstream.OrderedConsumerConfig{FilterSubjects: []string{subject}, DeliverPolicy: jetstream.DeliverAllPolicy}
-		if !from.IsZero() {
-			o.DeliverPolicy, o.OptStartTime = jetstream.DeliverByStartTimePolicy, &from
-		}
-		consumer, err := c.js.OrderedConsumer(ctx, stream, o)
-		if err != nil {
-			return nil, fmt.Errorf("watch campaign %s: %w", campaign, err)
-		}
-		return consumer.Messages()
+func newWatch(ctx context.Context, c *client, campaign string) (*watch, error) {
+	entries, err := follow(ctx, c.js, c.names.OutcomesStream(), c.names.CampaignOutcomes(campaign))
+	if err != nil {
+		return nil, fmt.Errorf("watch campaign %s: %w", campaign, err)
 	}
-	var err error
-	if w.entries, err = follow(c.names.OutcomesStream(), c.names.CampaignOutcomes(campaign)); err != nil {
-		return nil, err
+	dead, err := follow(ctx, c.js, c.names.DeadStream(), c.names.Dead(campaign))
+	if err != nil {
+		entries.stop()
+		return nil, fmt.Errorf("watch campaign %s: %w", campaign, err)
 	}
-	if w.dead, err = follow(c.names.DeadStream(), c.names.Dead(campaign)); err != nil {
-		w.entries.Stop()
-		return nil, err
-	}
+	w := &watch{campaign: campaign, events: make(chan event), failed: make(chan error, 2)}
 	ctx, w.cancel = context.WithCancel(ctx)
-	w.pump(ctx, w.entries, func(m jetstream.Msg) (e event, err error) {
+	w.pump(ctx, entries, func(m jetstream.Msg) (e event, err error) {
 		e.batch, e.entry, err = c.decodeEntry(m)
 		return e, err
 	})
-	w.pump(ctx, w.dead, func(m jetstream.Msg) (event, error) {
+	w.pump(ctx, dead, func(m jetstream.Msg) (event, error) {
 		e := event{batch: m.Headers().Get(subjects.HeaderBatch)}
 		if m.Headers().Get(subjects.HeaderCause) != subjects.CauseExpired { // that is an outcome
 			e.reason = m.Headers().Get(subjects.HeaderReason)
@@ -71,10 +57,11 @@ func newWatch(ctx context.Context, c *client, campaign string, from time.Time) (
 	return w, nil
 }
 
-func (w *watch) pump(ctx context.Context, messages jetstream.MessagesContext, decode func(jetstream.Msg) (event, error)) {
+func (w *watch) pump(ctx context.Context, f *follower, decode func(jetstream.Msg) (event, error)) {
 	w.pumps.Go(func() {
+		defer f.stop()
 		for {
-			m, err := messages.Next(jetstream.NextContext(ctx))
+			m, err := f.next(ctx)
 			var e event
 			if err == nil {
 				e, err = decode(m)
@@ -94,8 +81,6 @@ func (w *watch) pump(ctx context.Context, messages jetstream.MessagesContext, de
 
 func (w *watch) stop() {
 	w.cancel()
-	w.entries.Stop()
-	w.dead.Stop()
 	w.pumps.Wait()
 }
 

@@ -70,7 +70,7 @@ func TestAWatchShowsTheJournalsAndDeadLettersOfOneCampaign(t *testing.T) {
 	before := entry(subjects.Recorded, 1, became(subjects.Accepted, "a", "ann@example.net"))
 	c.journal(t, "news", "b1", before)
 	c.journal(t, "other", "b1", entry(subjects.Done, 1))
-	w, err := newWatch(t.Context(), c, "news", time.Time{})
+	w, err := newWatch(t.Context(), c, "news")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -119,7 +119,7 @@ func TestAWatchShowsTheJournalsAndDeadLettersOfOneCampaign(t *testing.T) {
 func TestAWatchEndsWithAnErrorOnAnEntryThatIsNone(t *testing.T) {
 	t.Parallel()
 	c := connected(t)
-	w, err := newWatch(t.Context(), c, "news", time.Time{})
+	w, err := newWatch(t.Context(), c, "news")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -138,7 +138,7 @@ func TestAWatchThatIsStoppedInTheMiddleLeavesNothingBehind(t *testing.T) {
 	for range 100 { // more than anybody takes
 		c.journal(t, "news", "b1", entry(subjects.Recorded, 1))
 	}
-	w, err := newWatch(t.Context(), c, "news", time.Time{})
+	w, err := newWatch(t.Context(), c, "news")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -3,8 +3,8 @@
 package crash_test
 
 import (
+	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"strings"
 	"sync"
@@ -73,30 +73,49 @@ func follow(t testing.TB, js jetstream.JetStream, names subjects.Names) *ledger 
 		done:    make(map[string]bool),
 		changed: make(chan struct{}),
 	}
-	c, err := js.OrderedConsumer(t.Context(), names.OutcomesStream(), jetstream.OrderedConsumerConfig{MaxResetAttempts: -1})
-	if err != nil {
-		t.Fatal(err)
-	}
-	msgs, err := c.Messages(jetstream.PullExpiry(2*time.Second), jetstream.PullHeartbeat(500*time.Millisecond))
-	if err != nil {
-		t.Fatal(err)
-	}
+	ctx, cancel := context.WithCancel(context.Background())
 	l.reading.Go(func() {
-		for {
-			msg, err := msgs.Next()
-			switch {
-			case err == nil:
-				l.read(t, msg)
-			case errors.Is(err, jetstream.ErrMsgIteratorClosed):
-				return
-			}
+		for after := uint64(0); ctx.Err() == nil; {
+			after = l.readOn(ctx, t, js, after)
 		}
 	})
 	t.Cleanup(func() {
-		msgs.Stop()
+		cancel()
 		l.reading.Wait()
 	})
 	return l
+}
+
+// readOn reads what comes behind a sequence until nothing has come for a while,
+// and returns where it ended: an ordered consumer has stayed silent for good
+// after the server that held it was killed.
+func (l *ledger) readOn(ctx context.Context, t testing.TB, js jetstream.JetStream, after uint64) uint64 {
+	opening, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	c, err := js.OrderedConsumer(opening, l.names.OutcomesStream(), jetstream.OrderedConsumerConfig{
+		DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: after + 1,
+	})
+	if err != nil {
+		<-opening.Done()
+		return after
+	}
+	msgs, err := c.Messages(jetstream.PullExpiry(2*time.Second), jetstream.PullHeartbeat(500*time.Millisecond))
+	if err != nil {
+		return after
+	}
+	defer msgs.Stop()
+	for {
+		patient, cancel := context.WithTimeout(ctx, 3*time.Second)
+		msg, err := msgs.Next(jetstream.NextContext(patient))
+		cancel()
+		if err != nil {
+			return after
+		}
+		l.read(t, msg)
+		if meta, err := msg.Metadata(); err == nil {
+			after = meta.Sequence.Stream
+		}
+	}
 }
 
 func (l *ledger) read(t testing.TB, msg jetstream.Msg) {
