@@ -3,7 +3,7 @@
 //
 // One file a command or group of commands: worker.go, publish.go, status.go,
 // outcomes.go, campaigns.go (pause, resume, cancel), dead.go, relays.go, sink.go,
-// demo.go. What they share: campaign.go (what was published), config.go (the environment), logging.go,
+// demo.go, man.go. What they share: campaign.go (what was published), config.go (the environment), logging.go,
 // connect.go (the broker), table.go.
 package main
 
@@ -25,6 +25,16 @@ const (
 	exitFailed = 1
 	exitUsage  = 2 // wrong usage or configuration
 )
+
+// exitStatuses are the exit codes for the manual.
+var exitStatuses = [...]struct {
+	code  int
+	means string
+}{
+	{exitDone, "done"},
+	{exitFailed, "failed; one line on standard error says what to change"},
+	{exitUsage, "wrong usage or configuration; every problem of the configuration has a line on standard error"},
+}
 
 func main() {
 	// The first signal asks for a drain; then the default is back, and a second
@@ -93,7 +103,7 @@ recipient. What is deferred is tried again.`,
 		},
 	}
 	root.AddCommand(newDemo(s), newWorker(s), newPublish(s), newStatus(s), newOutcomes(s), newPause(s), newResume(s), newCancel(s),
-		newDead(s), newRelays(s), newSink(s))
+		newDead(s), newRelays(s), newSink(s), newMan(s))
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usage(cmd, err)
 	})
