@@ -3,8 +3,8 @@
 //
 // One file a command or group of commands: worker.go, publish.go, status.go,
 // outcomes.go, campaigns.go (pause, resume, cancel), dead.go, relays.go, sink.go,
-// demo.go, man.go. What they share: campaign.go (what was published), config.go (the environment), logging.go,
-// connect.go (the broker), table.go.
+// demo.go, man.go, version.go. What they share: campaign.go (what was published), config.go (the environment),
+// logging.go, connect.go (the broker), table.go.
 package main
 
 import (
@@ -95,6 +95,7 @@ recipient. What is deferred is tried again.`,
   bulkmail sink --listen 127.0.0.1:2525
   BULKMAIL_RELAYS=smtp://127.0.0.1:2525 bulkmail worker
   bulkmail publish --from news@example.com --message hello.eml --wait list.txt`,
+		Version:       thisBuild().String(), // --version
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		Args:          cobra.NoArgs,
@@ -103,7 +104,8 @@ recipient. What is deferred is tried again.`,
 		},
 	}
 	root.AddCommand(newDemo(s), newWorker(s), newPublish(s), newStatus(s), newOutcomes(s), newPause(s), newResume(s), newCancel(s),
-		newDead(s), newRelays(s), newSink(s), newMan(s))
+		newDead(s), newRelays(s), newSink(s), newMan(s), newVersion(s))
+	root.SetVersionTemplate("{{.Version}}\n")
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usage(cmd, err)
 	})
