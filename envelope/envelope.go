@@ -15,7 +15,11 @@
 // module.
 package envelope
 
-// A Group is the recipients of one domain, in the order of the batch.
+import "strings"
+
+// A Group is the recipients of one domain, in the order of the batch; or, cut
+// for an envelope that may have several, of domains one after the other, and
+// Domain is empty.
 // Mailboxes[i] and Addresses[i] are the same recipient. Recipients that want
 // SMTPUTF8 make a group of their own: at a relay without it they must not take
 // their neighbours with them (RFC 6531 3.5).
@@ -37,3 +41,23 @@ func (g *Group) Cut(n int) Group {
 	g.Mailboxes, g.Addresses = g.Mailboxes[n:], g.Addresses[n:]
 	return cut
 }
+
+// Split makes groups of the recipients of an envelope again, one for each of its
+// domains. It copies no recipient.
+func (g *Group) Split() []Group {
+	groups := make([]Group, 0, 1)
+	for from := 0; from < g.Len(); {
+		domain := domainOf(g.Mailboxes[from])
+		to, ascii := from, true
+		for ; to < g.Len() && domainOf(g.Mailboxes[to]) == domain; to++ {
+			ascii = ascii && isASCII(g.Mailboxes[to])
+		}
+		groups = append(groups, Group{Domain: domain, UTF8: !ascii, Mailboxes: g.Mailboxes[from:to:to], Addresses: g.Addresses[from:to:to]})
+		from = to
+	}
+	return groups
+}
+
+// domainOf is the domain of a [Address.Mailbox]. A quoted local part may have
+// an @ in it, a domain never.
+func domainOf(mailbox string) string { return mailbox[strings.LastIndexByte(mailbox, '@')+1:] }

@@ -183,3 +183,34 @@ func TestPlanningTakesFewAllocationsHoweverManyTheRecipients(t *testing.T) {
 		t.Errorf("%v allocations for 10,000 recipients", n)
 	}
 }
+
+func TestAnEnvelopeOfManyDomainsSplitsIntoItsGroupsAgain(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		local := rapid.SampledFrom([]string{"ann", "Bob", `"a@b"`, "ü", "cid"})
+		domain := rapid.SampledFrom([]string{"a.test", "B.test", "[192.0.2.1]", "[IPv6:2001:db8::1]", "bücher.test"})
+		var b Batch
+		for range rapid.IntRange(1, 30).Draw(t, "recipients") {
+			b.Recipients = append(b.Recipients, local.Draw(t, "local")+"@"+domain.Draw(t, "domain"))
+		}
+		groups := b.Plan(nil).Groups
+		var across Group
+		for _, g := range groups {
+			across.Mailboxes = append(across.Mailboxes, g.Mailboxes...)
+			across.Addresses = append(across.Addresses, g.Addresses...)
+		}
+		var want []Group // neighbours that differ by UTF8 alone come back as one
+		for _, g := range groups {
+			if last := len(want) - 1; last >= 0 && want[last].Domain == g.Domain {
+				want[last].UTF8 = true
+				want[last].Mailboxes = slices.Concat(want[last].Mailboxes, g.Mailboxes)
+				want[last].Addresses = slices.Concat(want[last].Addresses, g.Addresses)
+				continue
+			}
+			want = append(want, g)
+		}
+		if diff := cmp.Diff(want, across.Split()); diff != "" {
+			t.Fatalf("(-want +got):\n%s", diff)
+		}
+	})
+}

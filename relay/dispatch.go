@@ -51,11 +51,11 @@ func (p *Pool) dispatch(now time.Time) {
 			break
 		}
 		m := p.members[i]
-		e := p.cutEnvelope(m, n, now)
+		s := m.free[len(m.free)-1]
+		e := p.cutEnvelope(s, n, now)
 		if e == nil {
 			break
 		}
-		s := m.free[len(m.free)-1]
 		m.free = m.free[:len(m.free)-1]
 		p.idle--
 		m.busy++
@@ -119,15 +119,16 @@ func (p *Pool) dialableOf(i int) int {
 	return Unlimited
 }
 
-// cutEnvelope takes the next envelope off the source whose turn it is. Caller
-// holds mu.
-func (p *Pool) cutEnvelope(m *member, n int, now time.Time) *Envelope {
+// cutEnvelope takes the next envelope off the source whose turn it is, for
+// session s. Caller holds mu.
+func (p *Pool) cutEnvelope(s *session, n int, now time.Time) *Envelope {
+	m := s.member
 	for p.ready.head != nil {
 		src := p.ready.pop()
 		if src.removed {
 			continue
 		}
-		e := src.source.Cut(Grant{Relay: m.name, Messages: n})
+		e := src.source.Cut(Grant{Relay: m.name, Messages: n, Domains: s.domains()})
 		if e == nil {
 			continue
 		}

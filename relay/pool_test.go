@@ -3,6 +3,7 @@ package relay
 import (
 	"context"
 	"errors"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -438,4 +439,50 @@ func TestASessionThatLeavesNoResultsLeavesEverybodyInDoubt(t *testing.T) {
 			t.Errorf("%v", l.status)
 		}
 	})
+}
+
+// divided is a recorder whose server takes so many domains in one envelope.
+type divided struct {
+	*recorder
+	domains int
+}
+
+type dividedSession struct {
+	Session
+	domains int
+}
+
+func (s dividedSession) MaxDomains() int { return s.domains }
+
+func (r divided) Dial(ctx context.Context) (Session, error) {
+	s, err := r.recorder.Dial(ctx)
+	return dividedSession{s, r.domains}, err
+}
+
+// asked is a list that remembers of how many domains its envelopes may be.
+type asked struct {
+	*list
+	domains []int
+}
+
+func (a *asked) Cut(g Grant) *Envelope {
+	a.domains = append(a.domains, g.Domains)
+	return a.list.Cut(g)
+}
+
+func TestAnEnvelopeHasNoMoreDomainsThanConfiguredAndThanTheServerTakes(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct{ configured, announced, want int }{{1, 0, 1}, {1, 5, 1}, {7, 5, 5}, {7, 9, 7}, {0, 5, 5}, {0, 0, 0}} {
+		synctest.Test(t, func(t *testing.T) {
+			r := divided{&recorder{overlap: true}, test.announced}
+			p := NewPool([]Relay{named("a", r, func(c *Config) { c.EnvelopeDomains = test.configured })}, Options{})
+			l := &asked{list: newList(p, "x", 300)}
+			p.Add(l)
+			synctest.Wait()
+			closePool(t, p)
+			if len(l.domains) < 3 || slices.ContainsFunc(l.domains, func(n int) bool { return n != test.want }) {
+				t.Errorf("configured %d, announced %d: granted %v", test.configured, test.announced, l.domains)
+			}
+		})
+	}
 }

@@ -40,6 +40,10 @@ type Dialer interface {
 // A Session sends envelopes to one relay, one after the other. See
 // [smtp.Session], whose methods these are, for what each promises. An error of
 // Dial or Send that is no [smtp.Error] is taken for a lost connection.
+//
+// A session whose server takes recipients of so many domains in one envelope and
+// no more (RFC 9422 RCPTDOMAINMAX) has a method MaxDomains() int as well; 0: any.
+// It is asked once.
 type Session interface {
 	Send(ctx context.Context, e *smtp.Envelope, next func() *smtp.Envelope) error
 	Usable() bool
@@ -51,13 +55,14 @@ type Session interface {
 type Grant struct {
 	Relay    string
 	Messages int // at most so many recipients
+	Domains  int // of at most so many domains; 0: of any
 }
 
 // An Envelope is an SMTP envelope on its way through the pool.
 type Envelope struct {
 	smtp.Envelope
-	Source    Source // set by the pool
-	Domain    string
+	Source    Source   // set by the pool
+	Domain    string   // that its recipients share; empty: they are of several
 	Addresses []string // as published; the same order as Recipients
 
 	allowance Allowance // that its messages were taken from
@@ -70,10 +75,11 @@ type Envelope struct {
 // The pool's lock is held during Pending and Cut. They must not call the pool,
 // and no lock that they take may be held where the pool is called.
 type Source interface {
-	// Pending is the least number of envelopes that wait to be cut; 0: none.
+	// Pending is the least number of envelopes that wait to be cut where each
+	// is of one domain; 0: none.
 	Pending() int
-	// Cut takes at most g.Messages recipients of one domain off the source.
-	// It returns nil when none waits (any more); the pool then asks no more
+	// Cut takes at most g.Messages recipients of at most g.Domains domains off
+	// the source. It returns nil when none waits (any more); the pool then asks no more
 	// until [Pool.Ready].
 	Cut(g Grant) *Envelope
 	// Settle takes an envelope back, once for each that was cut. Every

@@ -26,6 +26,7 @@ type session struct {
 	started  time.Time // of the envelope being sent, or that is to follow
 	messages int       // sent on this session
 	atMost   int       // recipients the server takes in one envelope; 0: unknown
+	ofAtMost int       // of so many domains; 0: any
 	proven   bool      // the server has given verdicts on this session
 	dead     bool      // no longer usable
 	opened   time.Time
@@ -90,7 +91,10 @@ func (m *member) dialed(began time.Time) {
 // open makes the session one of the pool and waits for its first envelope.
 func (s *session) open(began time.Time) *Envelope {
 	p, m := s.pool, s.member
-	atMost := s.conn.MaxRecipients()
+	atMost, ofAtMost := s.conn.MaxRecipients(), 0
+	if limited, ok := s.conn.(interface{ MaxDomains() int }); ok {
+		ofAtMost = limited.MaxDomains()
+	}
 	p.mu.Lock()
 	now := time.Now()
 	m.dialed(began)
@@ -99,7 +103,7 @@ func (s *session) open(began time.Time) *Envelope {
 		p.mu.Unlock()
 		return nil
 	}
-	s.atMost, s.opened = atMost, now
+	s.atMost, s.ofAtMost, s.opened = atMost, ofAtMost, now
 	if m.health.connected(began) {
 		p.logBack(m)
 	}
@@ -190,6 +194,16 @@ func (s *session) room() int {
 	return n
 }
 
+// domains is of how many domains an envelope on this session may be; 0: of any.
+// Caller holds mu.
+func (s *session) domains() int {
+	most := s.member.config.EnvelopeDomains
+	if s.ofAtMost > 0 && (most <= 0 || s.ofAtMost < most) {
+		return s.ofAtMost
+	}
+	return most
+}
+
 // following hands out the envelope that is to follow the one being sent, if
 // this session would get the next one anyway.
 func (s *session) following() *smtp.Envelope {
@@ -204,7 +218,7 @@ func (s *session) following() *smtp.Envelope {
 	if i != m.index {
 		return nil
 	}
-	e := p.cutEnvelope(m, n, now)
+	e := p.cutEnvelope(s, n, now)
 	if e == nil {
 		return nil
 	}

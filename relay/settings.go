@@ -47,6 +47,7 @@ type Config struct {
 	WorthlessFor          time.Duration // 0: for good, as in the seed
 
 	EnvelopeLimit            int           // recipients an envelope; 0: no limit
+	EnvelopeDomains          int           // of so many domains; 0: of any
 	MaxMessages              int           // 0: no cap
 	MaxMessagesWindow        time.Duration // 0: until reset
 	MaxRate                  Rate          // zero: no limit
@@ -116,6 +117,7 @@ func (c Config) LogValue() slog.Value {
 		n   int
 	}{
 		{"envelope_limit", c.EnvelopeLimit},
+		{"envelope_domains", c.EnvelopeDomains},
 		{"max_messages", c.MaxMessages},
 		{"max_messages_per_robin", c.MaxMessagesPerRobin},
 		{"max_messages_per_connection", c.MaxMessagesPerConnection},

@@ -261,8 +261,8 @@ func (a *attempt) Cut(g relay.Grant) *relay.Envelope {
 	if a.stopped || a.calm != nil || len(a.queue) == 0 || !a.lease.held() {
 		return nil
 	}
-	head := &a.queue[0]
-	cut := head.Cut(g.Messages)
+	tries := a.queue[0].tries
+	cut := a.take(g)
 	e := &relay.Envelope{
 		Envelope: smtp.Envelope{
 			From:       a.batch.From,
@@ -278,11 +278,8 @@ func (a *attempt) Cut(g relay.Grant) *relay.Envelope {
 	if a.o.InDoubt == Skip {
 		e.BeforeEnd = a.announce(g.Relay, e)
 	}
-	if head.tries > 0 {
-		a.tries[e] = head.tries
-	}
-	if head.Len() == 0 {
-		a.queue = a.queue[1:]
+	if tries > 0 {
+		a.tries[e] = tries
 	}
 	a.flying++
 	return e
@@ -298,7 +295,7 @@ func (a *attempt) Settle(e *relay.Envelope, relayName string, err error) {
 	if broke, ok := errors.AsType[*smtp.Error](err); ok && !broke.Unwell {
 		tries++
 	}
-	var again waiting
+	var again envelope.Group
 	groups := make([]subjects.Results, 0, 1)
 	for i := 0; i < len(e.Results); {
 		end := i + 1
@@ -322,8 +319,7 @@ func (a *attempt) Settle(e *relay.Envelope, relayName string, err error) {
 	a.mu.Lock()
 	ready := again.Len() > 0
 	if ready {
-		again.Domain, again.tries = e.Domain, tries
-		a.queue = append(a.queue, again)
+		a.putBack(again, tries)
 	}
 	a.flying--
 	a.finish()

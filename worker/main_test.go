@@ -64,7 +64,7 @@ func work(args []string, stdin io.Reader, stdout io.Writer) error {
 	}
 	relays, err := relay.FromConfig([]relay.Config{{
 		Name: "sink", Kind: relay.KindSMTP, Host: host, Port: port, Domain: "worker.test",
-		Tries: 1, MaxConnectionAttempts: 5, WorthlessFor: time.Minute, EnvelopeLimit: limit,
+		Tries: 1, MaxConnectionAttempts: 5, WorthlessFor: time.Minute, EnvelopeLimit: limit, EnvelopeDomains: 1,
 		TalkAttempts: 1, Connections: 4, TLS: relay.TLSNone, Overlap: "off",
 	}}, relay.Outlets{})
 	if err != nil {

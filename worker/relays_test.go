@@ -90,7 +90,7 @@ func smtpRelay(t testing.TB, name, addr string, change ...func(*relay.Config)) r
 	}
 	c := relay.Config{
 		Name: name, Kind: relay.KindSMTP, Host: host, Port: port, Domain: "worker.test",
-		Tries: 1, MaxConnectionAttempts: 5, WorthlessFor: time.Minute, EnvelopeLimit: 100,
+		Tries: 1, MaxConnectionAttempts: 5, WorthlessFor: time.Minute, EnvelopeLimit: 100, EnvelopeDomains: 1,
 		TalkAttempts: 1, Connections: 4, TLS: relay.TLSNone, Overlap: "auto",
 	}
 	for _, f := range change {
@@ -123,7 +123,7 @@ func newMemory() *memory {
 }
 
 func (m *memory) relay(change ...func(*relay.Config)) relay.Relay {
-	c := relay.Config{Name: "memory", Connections: 4, EnvelopeLimit: 100, MaxConnectionAttempts: 5, WorthlessFor: time.Minute}
+	c := relay.Config{Name: "memory", Connections: 4, EnvelopeLimit: 100, EnvelopeDomains: 1, MaxConnectionAttempts: 5, WorthlessFor: time.Minute}
 	for _, f := range change {
 		f(&c)
 	}

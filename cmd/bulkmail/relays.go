@@ -175,7 +175,7 @@ func (c config) lookAtFleet(ctx context.Context, names subjects.Names, relays []
 }
 
 func limitsTable(relays []relay.Config) *table {
-	t := newTable("relay", "url", "#connections", "#envelope_limit", "#per_robin", "#per_connection", "max_messages", "max_rate", "awake")
+	t := newTable("relay", "url", "#connections", "#envelope_limit", "#domains", "#per_robin", "#per_connection", "max_messages", "max_rate", "awake")
 	for _, r := range relays {
 		most := limit(r.MaxMessages)
 		if r.MaxMessages > 0 && r.MaxMessagesWindow > 0 {
@@ -185,11 +185,15 @@ func limitsTable(relays []relay.Config) *table {
 		if r.MaxMessagesWhileAwake > 0 {
 			awake += ", then asleep " + r.SleepLength.String()
 		}
+		domains := "any"
+		if r.EnvelopeDomains > 0 {
+			domains = number(r.EnvelopeDomains)
+		}
 		rate := r.MaxRate.String()
 		if rate == "0" {
 			rate = limit(0)
 		}
-		t.row(r.Name, r.URL(), r.Connections, limit(r.EnvelopeLimit), limit(r.MaxMessagesPerRobin), limit(r.MaxMessagesPerConnection), most, rate, awake)
+		t.row(r.Name, r.URL(), r.Connections, limit(r.EnvelopeLimit), domains, limit(r.MaxMessagesPerRobin), limit(r.MaxMessagesPerConnection), most, rate, awake)
 	}
 	return t
 }

@@ -36,7 +36,7 @@ func plainRelay(host string) relay.Config {
 	return relay.Config{
 		Name: host, Kind: "smtp", Host: host, Port: 25, Domain: "worker.example.com",
 		Tries: 5, MaxConnectionAttempts: 5, WorthlessFor: time.Minute,
-		EnvelopeLimit: 100, TalkAttempts: 1, Connections: 4,
+		EnvelopeLimit: 100, EnvelopeDomains: 1, TalkAttempts: 1, Connections: 4,
 		TLS: "opportunistic", Overlap: "auto",
 	}
 }

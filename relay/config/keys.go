@@ -89,6 +89,11 @@ var table = []Key{
 		access: number(func(c *relay.Config) *int { return &c.EnvelopeLimit }, 0, 1_000_000),
 	},
 	{
+		Name: "envelope_domains", Default: "1", initial: "1",
+		Doc:    "domains whose recipients share an envelope, for relays that split it themselves; 0: any",
+		access: number(func(c *relay.Config) *int { return &c.EnvelopeDomains }, 0, 1_000_000),
+	},
+	{
 		Name: "max_messages", Seed: "max_messages", Default: "0", initial: "0",
 		Doc:    "messages over this relay by all workers together; 0: no cap",
 		access: number(func(c *relay.Config) *int { return &c.MaxMessages }, 0, manyMessages),

@@ -73,7 +73,7 @@ func anyRelay(t *rapid.T, name string) relay.Config {
 		Kind:   rapid.SampledFrom([]string{"smtp", "smtps", "lmtp", "dummy"}).Draw(t, "kind"),
 		Domain: rapid.SampledFrom([]string{"a.example", "[192.0.2.1]", "[IPv6:2001:db8::1]", "localhost"}).Draw(t, "domain"),
 		Tries:  count("tries", 1), MaxConnectionAttempts: count("max_connection_attempts", 1),
-		EnvelopeLimit: count("envelope_limit", 0), MaxMessagesPerRobin: count("max_messages_per_robin", 0),
+		EnvelopeLimit: count("envelope_limit", 0), EnvelopeDomains: count("envelope_domains", 0), MaxMessagesPerRobin: count("max_messages_per_robin", 0),
 		MaxMessages: count("max_messages", 0), MaxMessagesPerConnection: count("max_messages_per_connection", 0),
 		TalkAttempts: count("talk_attempts", 1), Connections: count("connections", 1),
 		Overlap:      rapid.SampledFrom([]string{"off", "on", "auto"}).Draw(t, "overlap"),

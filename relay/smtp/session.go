@@ -154,6 +154,10 @@ func (s *Session) MaxRecipients() int {
 	return announced
 }
 
+// MaxDomains is of how many domains the recipients of one envelope may be, as
+// the server announced (RFC 9422 RCPTDOMAINMAX); 0 when unknown.
+func (s *Session) MaxDomains() int { return s.caps.MaxDomains }
+
 // MaxMessages is how many envelopes the server takes in one session, as it
 // announced (RFC 9422 MAILMAX); 0 when unknown. The session sees to it itself.
 func (s *Session) MaxMessages() int { return s.caps.MaxMessages }
