@@ -29,7 +29,7 @@ func stateCommand(s *streams, use, short string, state subjects.CampaignState) *
 		Short:             short,
 		Example:           "  bulkmail " + use + " news",
 		Args:              cobra.ExactArgs(1),
-		ValidArgsFunction: cobra.NoFileCompletions,
+		ValidArgsFunction: completeCampaign(),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if !subjects.ValidID(args[0]) {
 				return usage(cmd, badCampaign(args[0]))

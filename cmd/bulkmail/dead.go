@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"iter"
 	"strconv"
 	"time"
 
@@ -39,10 +40,11 @@ when BULKMAIL_RETRY_FOR was over. Each has a number.`,
 		},
 	}
 	list.Flags().StringVar(&campaign, "campaign", "", "only of this `CAMPAIGN`")
+	completeCampaignFlag(list, "campaign")
 	list.Flags().BoolVar(&asJSON, "json", false, "print JSON, one object a line")
 	each := func(use, short string, do func(context.Context, *deadLetters, *jetstream.RawStreamMsg) error) *cobra.Command {
 		return &cobra.Command{
-			Use: use + " NUMBER...", Short: short, Args: cobra.MinimumNArgs(1),
+			Use: use + " NUMBER...", Short: short, Args: cobra.MinimumNArgs(1), ValidArgsFunction: completeDead(),
 			Example: "  bulkmail dead " + use + " 17",
 			RunE: func(cmd *cobra.Command, args []string) error {
 				numbers := make([]uint64, len(args))
@@ -120,29 +122,44 @@ type deadLetter struct {
 	Reason     string    `json:"reason"`
 }
 
-func (d *deadLetters) list(ctx context.Context, s *streams, campaign string, asJSON bool) error {
+// letters yields the dead letters of a campaign, or of all, from the first on.
+func (d *deadLetters) letters(ctx context.Context, campaign string) iter.Seq2[deadLetter, error] {
 	subject := d.names.Dead("*")
 	if campaign != "" {
 		subject = d.names.Dead(campaign)
 	}
+	return func(yield func(deadLetter, error) bool) {
+		for next := uint64(1); ; {
+			m, err := d.stream.GetMsg(ctx, next, jetstream.WithGetMsgSubject(subject))
+			if errors.Is(err, jetstream.ErrMsgNotFound) {
+				return
+			}
+			if err != nil {
+				yield(deadLetter{}, err)
+				return
+			}
+			next = m.Sequence + 1
+			l := deadLetter{
+				Number: m.Sequence, Time: m.Time.UTC().Truncate(time.Second), Batch: m.Header.Get(subjects.HeaderBatch),
+				Cause: m.Header.Get(subjects.HeaderCause), Codes: m.Header.Get(subjects.HeaderCodes), Reason: m.Header.Get(subjects.HeaderReason),
+			}
+			l.Campaign, _ = d.names.Campaign(m.Subject)
+			if b, err := envelope.Decode(m.Data); err == nil {
+				l.Recipients = len(b.Recipients)
+			}
+			if !yield(l, nil) {
+				return
+			}
+		}
+	}
+}
+
+func (d *deadLetters) list(ctx context.Context, s *streams, campaign string, asJSON bool) error {
 	t := newTable("#number", "time", "campaign", "batch", "cause", "#recipients", "codes", "reason")
 	enc := json.NewEncoder(s.out)
-	for next := uint64(1); ; {
-		m, err := d.stream.GetMsg(ctx, next, jetstream.WithGetMsgSubject(subject))
-		if errors.Is(err, jetstream.ErrMsgNotFound) {
-			break
-		}
+	for l, err := range d.letters(ctx, campaign) {
 		if err != nil {
 			return err
-		}
-		next = m.Sequence + 1
-		l := deadLetter{
-			Number: m.Sequence, Time: m.Time.UTC().Truncate(time.Second), Batch: m.Header.Get(subjects.HeaderBatch),
-			Cause: m.Header.Get(subjects.HeaderCause), Codes: m.Header.Get(subjects.HeaderCodes), Reason: m.Header.Get(subjects.HeaderReason),
-		}
-		l.Campaign, _ = d.names.Campaign(m.Subject)
-		if b, err := envelope.Decode(m.Data); err == nil {
-			l.Recipients = len(b.Recipients)
 		}
 		if asJSON {
 			if err := enc.Encode(l); err != nil {

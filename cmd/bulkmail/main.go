@@ -3,8 +3,9 @@
 //
 // One file a command or group of commands: worker.go, publish.go, status.go,
 // outcomes.go, campaigns.go (pause, resume, cancel), dead.go, relays.go, sink.go,
-// demo.go, man.go, version.go. What they share: campaign.go (what was published), config.go (the environment),
-// logging.go, connect.go (the broker), table.go.
+// demo.go, man.go, version.go. What they share: completion.go, campaign.go
+// (what was published), config.go (the environment), logging.go, connect.go (the
+// broker), table.go.
 package main
 
 import (
@@ -14,6 +15,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -109,8 +111,36 @@ recipient. What is deferred is tried again.`,
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usage(cmd, err)
 	})
+	addCobras(root)
 	markUsage(root)
+	completeQuietly(root)
 	return root
+}
+
+// addCobras adds the commands that cobra brings, with what they lack: examples,
+// and a word about arguments that mean nothing.
+func addCobras(root *cobra.Command) {
+	root.InitDefaultHelpCmd()
+	root.InitDefaultCompletionCmd()
+	for _, cmd := range root.Commands() {
+		switch cmd.Name() {
+		case "help":
+			cmd.Example = "  bulkmail help publish"
+			cmd.Args = func(_ *cobra.Command, args []string) error {
+				if _, rest, err := root.Find(args); err != nil || len(rest) > 0 {
+					return fmt.Errorf("there is no command %q", strings.Join(args, " "))
+				}
+				return nil
+			}
+		case "completion":
+			cmd.Example = "  bulkmail completion bash > /etc/bash_completion.d/bulkmail"
+			cmd.Args = cobra.NoArgs
+			cmd.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
+			for _, shell := range cmd.Commands() {
+				shell.Example = "  bulkmail completion " + shell.Name()
+			}
+		}
+	}
 }
 
 // usage makes err a usage error that says where to read on.

@@ -7,7 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
-	"runtime/debug"
 	"slices"
 	"strconv"
 	"strings"
@@ -29,7 +28,10 @@ it is missing. Pages of the same program are the same to the last octet: their
 date is that of the commit it was built from, or SOURCE_DATE_EPOCH.`,
 		Example: `  bulkmail man /usr/local/share/man/man1`,
 		Args:    cobra.ExactArgs(1),
-		ValidArgsFunction: func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+		ValidArgsFunction: func(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+			if len(args) > 0 {
+				return nil, cobra.ShellCompDirectiveNoFileComp
+			}
 			return nil, cobra.ShellCompDirectiveFilterDirs
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -40,9 +42,7 @@ date is that of the commit it was built from, or SOURCE_DATE_EPOCH.`,
 			if err := os.MkdirAll(args[0], 0o755); err != nil {
 				return err
 			}
-			root := newRoot(s)
-			root.InitDefaultCompletionCmd()
-			return writePages(root, args[0], date)
+			return writePages(newRoot(s), args[0], date)
 		},
 	}
 }
@@ -57,12 +57,8 @@ func manDate(epoch string) (time.Time, error) {
 		}
 		return time.Unix(seconds, 0).UTC(), nil
 	}
-	if info, ok := debug.ReadBuildInfo(); ok {
-		for _, setting := range info.Settings {
-			if t, err := time.Parse(time.RFC3339, setting.Value); err == nil && setting.Key == "vcs.time" {
-				return t.UTC(), nil
-			}
-		}
+	if t, err := time.Parse(time.RFC3339, thisBuild().Date); err == nil {
+		return t.UTC(), nil
 	}
 	return time.Unix(0, 0).UTC(), nil
 }

@@ -19,7 +19,6 @@ import (
 func pages(t *testing.T, dir string) map[string]string {
 	t.Helper()
 	root := newRoot(discard())
-	root.InitDefaultCompletionCmd()
 	if err := writePages(root, dir, time.Date(2026, 11, 24, 0, 0, 0, 0, time.UTC)); err != nil {
 		t.Fatal(err)
 	}
@@ -66,7 +65,6 @@ func TestEveryCommandHasAPageThatSaysHowItEnds(t *testing.T) {
 		}
 	}
 	root := newRoot(discard())
-	root.InitDefaultCompletionCmd()
 	visit(root)
 	if len(all) != commands {
 		t.Errorf("%d pages for %d commands", len(all), commands)

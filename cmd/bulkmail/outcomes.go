@@ -46,7 +46,7 @@ deferred alone is not final: it will be tried again.`,
 			}
 			return runOutcomes(cmd.Context(), s, args[0], subjects.Status(status), format)
 		},
-		ValidArgsFunction: cobra.NoFileCompletions,
+		ValidArgsFunction: completeCampaign(),
 	}
 	cmd.Flags().StringVar(&status, "status", "", "only recipients in this `status`")
 	cmd.Flags().StringVar(&format, "format", "csv", "`csv` or json (one object a line)")

@@ -50,6 +50,12 @@ interrupted run, or a list with some more addresses, sends nothing twice.`,
 		Example: `  bulkmail publish --from news@example.com --message hello.eml --wait list.txt
   grep @example.net list.txt | bulkmail publish --from '' --message hello.eml --campaign test -`,
 		Args: cobra.ExactArgs(1),
+		ValidArgsFunction: func(cmd *cobra.Command, args []string, typed string) ([]string, cobra.ShellCompDirective) {
+			if len(args) > 0 {
+				return nil, cobra.ShellCompDirectiveNoFileComp
+			}
+			return completeFiles(cmd, args, typed)
+		},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			o.list = args[0]
 			if err := o.check(); err != nil {
@@ -71,6 +77,7 @@ interrupted run, or a list with some more addresses, sends nothing twice.`,
 			panic(err)
 		}
 	}
+	completeCampaignFlag(cmd, "campaign")
 	return cmd
 }
 

@@ -124,8 +124,6 @@ func (c commandLine) bulkmailArgs() (args []string, ok bool) {
 // checkUsage tells what bulkmail would say of arguments, short of running them.
 func checkUsage(args []string) error {
 	root := newRoot(&streams{strings.NewReader(""), io.Discard, io.Discard})
-	root.InitDefaultCompletionCmd()
-	root.InitDefaultHelpCmd()
 	cmd, rest, err := root.Find(args)
 	if err != nil {
 		return err

@@ -68,8 +68,9 @@ alone.`,
 max_messages_while_awake of a relay to zero, wake it up, and give it another
 chance if it is parked or worthless. Workers go on meanwhile. What is on its way
 still counts, and so do the messages of the last period of max_rate.`,
-		Example: `  bulkmail relays reset primary`,
-		Args:    cobra.ExactArgs(1),
+		Example:           `  bulkmail relays reset primary`,
+		Args:              cobra.ExactArgs(1),
+		ValidArgsFunction: completeRelay(),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return resetRelay(cmd.Context(), s, args[0])
 		},

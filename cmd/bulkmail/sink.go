@@ -44,6 +44,7 @@ A rule is PHASE:PATTERN=REPLY, see the examples.`,
 	flags.StringArrayVar(&rules, "reply", nil, "a `RULE`; may be repeated, the first that matches counts")
 	flags.DurationVar(&o.Delay, "delay", 0, "wait before the reply to each message")
 	flags.IntVar(&o.MaxRcpt, "max-rcpt", 0, "recipients taken in one transaction, 452 after that; 0: any number")
+	completeFlag(cmd, "reply", cobra.FixedCompletions([]string{"CONNECT", "EHLO", "MAIL:", "RCPT:", "DATA"}, cobra.ShellCompDirectiveNoFileComp|cobra.ShellCompDirectiveNoSpace))
 	return cmd
 }
 

@@ -27,7 +27,7 @@ are counted from their outcomes.`,
 		Example: `  bulkmail status
   bulkmail status news --watch`,
 		Args:              cobra.MaximumNArgs(1),
-		ValidArgsFunction: cobra.NoFileCompletions,
+		ValidArgsFunction: completeCampaign(),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 1 && !subjects.ValidID(args[0]) {
 				return usage(cmd, badCampaign(args[0]))

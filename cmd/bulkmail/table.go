@@ -6,8 +6,6 @@ import (
 	"strconv"
 	"strings"
 	"text/tabwriter"
-
-	"github.com/spf13/cobra"
 )
 
 // table prints rows under a header, aligned; columns whose name begins with a
@@ -71,14 +69,4 @@ func count[N int | uint64](n N, one, many string) string {
 		return "1 " + one
 	}
 	return number(int(n)) + " " + many
-}
-
-// completeWords makes the shell offer words for a flag.
-func completeWords(cmd *cobra.Command, flag string, words ...string) {
-	complete := func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
-		return words, cobra.ShellCompDirectiveNoFileComp
-	}
-	if err := cmd.RegisterFlagCompletionFunc(flag, complete); err != nil {
-		panic(err) // a flag that the command does not have
-	}
 }
