@@ -165,3 +165,23 @@ func (d differences) warn(ctx context.Context, log *slog.Logger, kind, name stri
 			append([]slog.Attr{slog.String(kind, name)}, d...)...)
 	}
 }
+
+// Remove deletes all that [Provision] makes, with what is in it. What is not
+// there is no error.
+func Remove(ctx context.Context, js jetstream.JetStream, n Names) error {
+	var problems []error
+	for _, want := range n.streams(Options{}) {
+		if err := js.DeleteStream(ctx, want.Name); err != nil && !errors.Is(err, jetstream.ErrStreamNotFound) {
+			problems = append(problems, fmt.Errorf("stream %s: %w", want.Name, err))
+		}
+	}
+	for _, bucket := range []string{n.CampaignBucket(), n.RelayBucket()} {
+		if err := js.DeleteKeyValue(ctx, bucket); err != nil && !errors.Is(err, jetstream.ErrBucketNotFound) {
+			problems = append(problems, fmt.Errorf("bucket %s: %w", bucket, err))
+		}
+	}
+	if err := js.DeleteObjectStore(ctx, n.MessageStore()); err != nil && !errors.Is(err, jetstream.ErrBucketNotFound) {
+		problems = append(problems, fmt.Errorf("object store %s: %w", n.MessageStore(), err))
+	}
+	return errors.Join(problems...)
+}

@@ -194,3 +194,39 @@ func TestAConsumerOfAnotherKindInTheWayIsAnErrorThatNamesIt(t *testing.T) {
 		t.Errorf("error %v", err)
 	}
 }
+
+func TestAllThatWasMadeCanBeRemoved(t *testing.T) {
+	t.Parallel()
+	js := connect(t)
+	others, err := subjects.New("others")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := subjects.Provision(t.Context(), js, others, settings, slog.New(slog.DiscardHandler)); err != nil {
+		t.Fatal(err)
+	}
+	count := func() int {
+		names := js.StreamNames(t.Context())
+		n := 0
+		for range names.Name() {
+			n++
+		}
+		if err := names.Err(); err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	before := count()
+	provision(t, js, settings)
+	if count() == before {
+		t.Fatal("nothing was made")
+	}
+	for range 2 { // also what is gone
+		if err := subjects.Remove(t.Context(), js, subjects.Names{}); err != nil {
+			t.Fatal(err)
+		}
+		if n := count(); n != before {
+			t.Errorf("%d streams are left, %d are others'", n, before)
+		}
+	}
+}

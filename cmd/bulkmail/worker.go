@@ -95,11 +95,16 @@ type outfit struct {
 
 // newOutfit wires a worker to its broker and its relays.
 func (c config) newOutfit(nc *nats.Conn, names subjects.Names, relays []relay.Config, name string, log *slog.Logger) (*outfit, error) {
-	js, err := jetstream.New(nc)
+	built, err := relay.FromConfig(relays, relay.Outlets{Log: log})
 	if err != nil {
 		return nil, err
 	}
-	built, err := relay.FromConfig(relays, relay.Outlets{Log: log})
+	return c.outfitOf(nc, names, built, name, log)
+}
+
+// outfitOf is newOutfit with relays that are built already.
+func (c config) outfitOf(nc *nats.Conn, names subjects.Names, built []relay.Relay, name string, log *slog.Logger) (*outfit, error) {
+	js, err := jetstream.New(nc)
 	if err != nil {
 		return nil, err
 	}
