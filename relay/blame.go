@@ -14,7 +14,7 @@ type mishap struct {
 	dialing   bool
 	fruitless bool // this connection gave nobody a verdict, and it is a fresh one
 	stale     bool // the session had been idle
-	others    int  // more sessions that are open
+	others    int  // more sessions that are open and not known to be dead
 	again     bool // the session was known to be dead
 }
 

@@ -95,6 +95,7 @@ type member struct {
 	free  []*session  // idle, the one used last at the end
 	dials []time.Time // dials under way, by their beginning
 	open  int         // sessions that are open
+	dying int         // of these, those that are no longer usable
 	busy  int         // sessions that are sending
 	stats stats
 }

@@ -65,7 +65,7 @@ func (p *Pool) run(m *member, dialer Dialer, generation int, began time.Time) {
 		e = s.sent(e, err)
 	}
 	_ = conn.Close() // whatever QUIT is answered changes nothing
-	p.gone(m)
+	p.gone(s)
 }
 
 // dialFailed accounts for a dial that came to nothing.
@@ -76,7 +76,7 @@ func (p *Pool) dialFailed(m *member, generation int, began time.Time, err error)
 	m.dialed(began)
 	if !p.closing {
 		if generation == m.generation {
-			_ = p.blame(m, now, mishap{began: began, dialing: true, others: m.open}, err)
+			_ = p.blame(m, now, mishap{began: began, dialing: true, others: m.open - m.dying}, err)
 		}
 		p.dispatch(now)
 	}
@@ -113,10 +113,14 @@ func (s *session) open(began time.Time) *Envelope {
 }
 
 // gone says that a session was closed: another may take its place.
-func (p *Pool) gone(m *member) {
+func (p *Pool) gone(s *session) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	m := s.member
 	m.open--
+	if s.dead {
+		m.dying--
+	}
 	p.dispatch(time.Now())
 }
 
@@ -249,8 +253,11 @@ func (s *session) sent(e *Envelope, err error) *Envelope {
 		began:     s.started,
 		fruitless: !s.proven && t.verdicts == 0 && now.Sub(s.opened) < p.opts.DialBackoff,
 		stale:     s.started.Sub(s.waited) >= staleAfter,
-		others:    m.open - 1,
+		others:    m.open - m.dying,
 		again:     s.dead,
+	}
+	if !s.dead {
+		what.others--
 	}
 	var failure error
 	what.again = what.again || s.outdated() // it says nothing about the relay as it is now
@@ -267,7 +274,10 @@ func (s *session) sent(e *Envelope, err error) *Envelope {
 			p.logBack(m)
 		}
 	}
-	s.dead = !usable
+	if !usable && !s.dead {
+		s.dead = true
+		m.dying++
+	}
 	offered := false
 	switch {
 	case next != nil:
