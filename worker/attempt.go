@@ -154,16 +154,19 @@ func (a *attempt) isLost() bool {
 
 // pause keeps anything more from being cut, and messages from being ended,
 // while the journal cannot be written: what cannot be recorded must not pile up.
-func (a *attempt) pause(on bool) {
+// why is nil when it can again.
+func (a *attempt) pause(why error) {
+	a.journalTrouble(why)
 	a.mu.Lock()
-	if on {
-		a.calm = make(chan struct{})
-	} else {
+	switch {
+	case why == nil && a.calm != nil:
 		close(a.calm)
 		a.calm = nil
+	case why != nil && a.calm == nil:
+		a.calm = make(chan struct{})
 	}
 	a.mu.Unlock()
-	if !on {
+	if why == nil {
 		a.pool.Ready(a)
 	}
 }

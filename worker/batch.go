@@ -50,7 +50,7 @@ func (w *Worker) handle(ctx, intake context.Context, msg jetstream.Msg) {
 	}
 	d.number = journal.Delivery{Sequence: meta.Sequence.Stream, Count: meta.NumDelivered}
 	if w.campaigns.of(d.campaign) == subjects.CampaignPaused {
-		d.nak(ctx, pausedDelay)
+		d.nak(ctx, w.campaigns.rest(time.Now()))
 		return
 	}
 	keeping, stop := context.WithCancel(ctx)
@@ -98,6 +98,12 @@ func (d *delivery) run(ctx, intake context.Context) {
 	began := time.Now()
 	var err error
 	if d.state, err = d.journal.Read(ctx, d.campaign, d.id); err != nil {
+		if _, broker := errors.AsType[*journal.BrokerError](err); broker {
+			d.stall(time.Now().Add(troubleDelay)) // other batches would fare no better
+			d.journalTrouble(err)
+			d.nak(ctx, troubleDelay)
+			return
+		}
 		d.comeBack(ctx, err)
 		return
 	}
@@ -141,6 +147,7 @@ func (d *delivery) run(ctx, intake context.Context) {
 		d.letGo(ctx, err)
 		return
 	}
+	d.journalTrouble(nil)
 	for _, invalid := range plan.Invalid {
 		a.record(rejectedLocally(invalid))
 	}

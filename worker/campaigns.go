@@ -13,9 +13,15 @@ import (
 	"bulkmail/subjects"
 )
 
-// pausedDelay is how long a batch of a paused campaign rests in the queue
-// before a worker looks at it again.
-const pausedDelay = 10 * time.Second
+const (
+	// pausedDelay is how long a batch of a paused campaign rests in the queue
+	// before a worker looks at it again.
+	pausedDelay = 10 * time.Second
+	// pausedLooks is at how many of these a worker looks in a second at most:
+	// a long queue that is paused must not keep it busy. So many a second come
+	// back at least when the campaign is resumed.
+	pausedLooks = 500
+)
 
 // campaigns knows the state of every campaign as the broker tells of it, and
 // tells the attempts under way.
@@ -26,6 +32,7 @@ type campaigns struct {
 	mu       sync.Mutex // guards what follows
 	states   map[string]subjects.CampaignState
 	attempts map[*attempt]struct{}
+	lastLook time.Time // at the last of the batches that rest
 }
 
 func newCampaigns(ctx context.Context, js jetstream.JetStream, bucket string, log *slog.Logger) (*campaigns, error) {
@@ -104,6 +111,18 @@ func (c *campaigns) learn(ctx context.Context, update jetstream.KeyValueEntry) {
 	if changed {
 		c.log.InfoContext(ctx, "campaign changed", "campaign", update.Key(), "state", campaign.State)
 	}
+}
+
+// rest is how long the next batch of a paused campaign rests.
+func (c *campaigns) rest(now time.Time) time.Duration {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	look := now.Add(pausedDelay)
+	if next := c.lastLook.Add(time.Second / pausedLooks); next.After(look) {
+		look = next
+	}
+	c.lastLook = look
+	return look.Sub(now)
 }
 
 // state is what may be done with a campaign's batches. The caller holds mu.

@@ -33,7 +33,7 @@ func (h *house) terms(t testing.TB) func(n int) {
 	}
 }
 
-// Issue 2, number 6: what cannot be read goes to the dead letters as it was
+// What cannot be read goes to the dead letters as it was
 // published, with a reason that names the field, and leaves the queue.
 func TestEveryKindOfBadBatchIsADeadLetterThatNamesTheField(t *testing.T) {
 	t.Parallel()

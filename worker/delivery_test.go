@@ -77,7 +77,7 @@ func TestOnlyInvalidAddressesAreDoneWithoutARelay(t *testing.T) {
 	}
 }
 
-// Issue 2, number 3.
+// Some are accepted, some rejected, some deferred: the deferred alone come back.
 func TestMixedResultsInOneBatch(t *testing.T) {
 	t.Parallel()
 	h := newHouse(t)

@@ -11,7 +11,7 @@ import (
 	"bulkmail/worker"
 )
 
-// Issue 2, number 7: nothing grows with the list. The worker is a process of
+// Nothing grows with the list. The worker is a process of
 // its own, so that neither the broker's nor the sink's memory is counted.
 func TestALongListBehindASlowRelayTakesLittleMemory(t *testing.T) {
 	t.Parallel()

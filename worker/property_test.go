@@ -17,7 +17,7 @@ import (
 	"bulkmail/worker/journal"
 )
 
-// Issue 4, number 7: for any interleaving of two owners, replies, crashes and
+// For any interleaving of two owners, replies, crashes and
 // redeliveries each recipient ends in one final outcome, and none is begun after
 // it is settled.
 //

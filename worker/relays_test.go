@@ -138,6 +138,13 @@ func (m *memory) seen() map[string]int {
 	return maps.Clone(m.accepted)
 }
 
+// begunNow is the recipients of all envelopes that have begun so far.
+func (m *memory) begunNow() map[string]int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return maps.Clone(m.begun)
+}
+
 type memorySession struct {
 	m    *memory
 	dead bool

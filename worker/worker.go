@@ -15,6 +15,21 @@
 //
 // A worker may die at any point: another one reads the journal and goes on
 // where it ended.
+//
+// # When the broker is in trouble
+//
+//   - It cannot be reached: a lease runs out after an ack wait, and no message
+//     is ended from then on; replies that came meanwhile are recorded when it is
+//     back, unless the batch has a new holder.
+//   - The journal cannot be written (its stream is full, missing, without a
+//     leader): envelopes in flight end, nothing new is begun, replies are kept
+//     and written as soon as that works. One line says so, another that it is
+//     over. A stream that was deleted is not made anew under a running worker,
+//     for what it knew of recipients is gone: restore it, or start a worker.
+//   - The dead letters cannot be written: the batch stays in the queue.
+//   - Clocks: leases are counted by the worker's own monotonic clock, retries and
+//     expiry from when the broker stored an entry, caps by the broker's clock.
+//     Workers whose clocks differ by a minute retry a minute earlier or later.
 package worker
 
 import (
@@ -108,7 +123,8 @@ type Worker struct {
 	campaigns *campaigns
 	ackWait   time.Duration
 
-	stalledUntil atomic.Int64 // Unix nanoseconds; no relay can take anything before
+	stalledUntil atomic.Int64 // Unix nanoseconds; no relay can take anything before, or no journal be read
+	troubled     atomic.Bool  // the journal is in trouble, and it was said
 }
 
 // New returns a worker that sends through pool.
@@ -176,6 +192,19 @@ func (w *Worker) lastWords(work context.Context) (context.Context, context.Cance
 	ctx, cancel := context.WithCancel(context.WithoutCancel(work))
 	stop := context.AfterFunc(work, func() { time.AfterFunc(w.o.DrainTimeout/10, cancel) })
 	return ctx, func() { stop(); cancel() }
+}
+
+// journalTrouble says once, for all batches, that journals cannot be written or
+// read, and once that they can again. An append that merely takes long is not
+// worth a line.
+func (w *Worker) journalTrouble(why error) {
+	switch {
+	case errors.Is(why, journal.ErrSlow):
+	case why != nil && w.troubled.CompareAndSwap(false, true):
+		w.log.Error("no journal: nothing is sent until the broker keeps it again", "error", why)
+	case why == nil && w.troubled.Load() && w.troubled.CompareAndSwap(true, false):
+		w.log.Info("journal is kept again")
+	}
 }
 
 // connect makes what is missing on the broker. It tries until that works, ctx

@@ -28,7 +28,7 @@ type Hold struct {
 	ctx     context.Context //nolint:containedctx // of the writer, which outlives any one call
 	cancel  context.CancelFunc
 	writing sync.WaitGroup
-	trouble func(bool)    // told when appends begin and cease to fail; nil: nobody
+	trouble func(error)   // told why appends begin to fail, and nil when they cease to; nil: nobody
 	wake    chan struct{} // something is pending
 	closing chan struct{} // Close was called
 	lost    chan struct{} // closed by the writer
@@ -38,7 +38,7 @@ type Hold struct {
 
 	telling  sync.Mutex // guards what follows, and the order of what trouble is told
 	awaiting bool       // an append is under way
-	troubled bool       // what trouble was told last
+	troubled error      // what trouble was told last
 
 	mu       sync.Mutex // guards what follows
 	pending  []results

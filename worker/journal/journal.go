@@ -64,6 +64,21 @@ import (
 // it was read: the batch is theirs.
 var ErrFenced = errors.New("the batch is held by another worker")
 
+// ErrSlow says that the broker takes long over an append: it may be away.
+var ErrSlow = errors.New("the broker takes long over an append")
+
+// ErrAway says that a stream does not answer at all.
+var ErrAway = errors.New("the stream is missing or has no leader; a worker makes what is missing when it starts")
+
+// A BrokerError is what keeps a journal from being read although nothing is
+// wrong with it.
+type BrokerError struct{ Err error }
+
+func (e *BrokerError) Error() string { return e.Err.Error() }
+
+// Unwrap returns what the broker said.
+func (e *BrokerError) Unwrap() error { return e.Err }
+
 // Headers of a journal entry, for the workers' own use.
 const (
 	headerToken    = "Bulkmail-Token"    // unique, so that a writer knows its own entry again
@@ -126,19 +141,20 @@ func (j *Journal) Read(ctx context.Context, campaign, batch string) (*State, err
 		return s, nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("read journal %s: %w", s.subject, err)
+		return nil, &BrokerError{fmt.Errorf("read journal %s: %w", s.subject, j.named(err))}
 	}
 	for next := uint64(1); ; next = s.last + 1 {
 		m := last
 		if next < last.Sequence {
 			if m, err = j.stream.GetMsg(ctx, next, jetstream.WithGetMsgSubject(s.subject)); err != nil {
-				return nil, fmt.Errorf("read journal %s: %w", s.subject, err)
+				return nil, &BrokerError{fmt.Errorf("read journal %s: %w", s.subject, j.named(err))}
 			}
 		}
 		var e subjects.Entry
 		if err := json.Unmarshal(m.Data, &e); err != nil {
 			return nil, fmt.Errorf("read journal %s: entry %d: %w", s.subject, m.Sequence, err)
 		}
+		e.Time = m.Time // the clocks of workers differ; the broker's is the same for all
 		s.last = m.Sequence
 		s.Fold(e)
 		if e.Event == subjects.Claimed {
@@ -154,10 +170,10 @@ func (j *Journal) Read(ctx context.Context, campaign, batch string) (*State, err
 // its journal since s was read, or s shows that this delivery or a later one of
 // the same batch is held already: then the error is [ErrFenced]. A broker that
 // was killed may have forgotten deliveries, and makes them once more while their
-// holder is alive and well. trouble, if not nil, is told when appends begin to
-// fail or to take long, and when they work again; nothing new should be sent in
-// between, since it could not be recorded.
-func (j *Journal) Claim(ctx context.Context, s *State, d Delivery, trouble func(bool)) (*Hold, error) {
+// holder is alive and well. trouble, if not nil, is told why appends begin to
+// fail or to take long ([ErrSlow]), and nil when they work again; nothing new
+// should be sent in between, since it could not be recorded.
+func (j *Journal) Claim(ctx context.Context, s *State, d Delivery, trouble func(error)) (*Hold, error) {
 	if s.holder.Sequence == d.Sequence && s.holder.Count >= d.Count {
 		return nil, ErrFenced
 	}
@@ -169,13 +185,13 @@ func (j *Journal) Claim(ctx context.Context, s *State, d Delivery, trouble func(
 		lost:    make(chan struct{}),
 		wake:    make(chan struct{}, 1),
 		closing: make(chan struct{}),
+		trouble: trouble,
 	}
 	h.ctx, h.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	if err := h.append(ctx, h.entry(subjects.Claimed, nil), nats.Header{headerDelivery: {d.String()}}); err != nil {
 		h.cancel()
 		return nil, err
 	}
-	h.trouble = trouble
 	h.writing.Go(h.write)
 	return h, nil
 }
@@ -191,10 +207,10 @@ func (h *Hold) append(ctx context.Context, e subjects.Entry, header nats.Header)
 	maps.Copy(msg.Header, header)
 	if h.trouble != nil {
 		h.await(true)
-		timer := time.AfterFunc(slowAppend, func() { h.tell(true) })
+		timer := time.AfterFunc(slowAppend, func() { h.tell(ErrSlow) })
 		defer timer.Stop()
 		if !h.journal.js.Conn().IsConnected() {
-			h.tell(true)
+			h.tell(nats.ErrDisconnected)
 		}
 	}
 	for wait := 50 * time.Millisecond; ; wait = min(2*wait, 2*time.Second) {
@@ -202,13 +218,13 @@ func (h *Hold) append(ctx context.Context, e subjects.Entry, header nats.Header)
 		if err == nil {
 			h.last = sequence
 			h.await(false)
-			h.tell(false)
+			h.tell(nil)
 			return nil
 		}
 		if errors.Is(err, ErrFenced) || ctx.Err() != nil {
 			return err
 		}
-		h.tell(true)
+		h.tell(h.journal.named(err))
 		select {
 		case <-time.After(wait):
 		case <-ctx.Done():
@@ -224,15 +240,25 @@ func (h *Hold) await(on bool) {
 	h.telling.Unlock()
 }
 
-// tell tells of trouble while an append is under way, and of its end.
-func (h *Hold) tell(trouble bool) {
+// tell tells of trouble while an append is under way, and of its end. What is
+// slow at first may turn out to be worse.
+func (h *Hold) tell(trouble error) {
 	h.telling.Lock()
 	defer h.telling.Unlock()
-	if h.trouble == nil || trouble == h.troubled || trouble && !h.awaiting {
+	news := (trouble != nil) != (h.troubled != nil) || errors.Is(h.troubled, ErrSlow) && !errors.Is(trouble, ErrSlow)
+	if h.trouble == nil || !news || trouble != nil && !h.awaiting {
 		return
 	}
 	h.troubled = trouble
 	h.trouble(trouble)
+}
+
+// named says of a stream that does not answer what that means.
+func (j *Journal) named(err error) error {
+	if errors.Is(err, nats.ErrNoResponders) || errors.Is(err, jetstream.ErrNoStreamResponse) {
+		return fmt.Errorf("%s: %w", j.names.OutcomesStream(), ErrAway)
+	}
+	return err
 }
 
 func (h *Hold) try(ctx context.Context, msg *nats.Msg) (uint64, error) {

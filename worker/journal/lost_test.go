@@ -20,8 +20,8 @@ func TestAnAppendWhoseAnswerWasLostIsRecognised(t *testing.T) {
 	w := layWire(t, url)
 	j := open(t, w.url(), "w")
 	next := follow(t, url, "1")
-	troubles := make(chan bool, 10)
-	h, err := j.Claim(t.Context(), read(t, j, "1"), journal.Delivery{Sequence: 1, Count: 1}, func(on bool) { troubles <- on })
+	troubles := make(chan error, 10)
+	h, err := j.Claim(t.Context(), read(t, j, "1"), journal.Delivery{Sequence: 1, Count: 1}, func(why error) { troubles <- why })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -35,15 +35,19 @@ func TestAnAppendWhoseAnswerWasLostIsRecognised(t *testing.T) {
 	// The entry is stored, the answer is gone, and so is the connection.
 	w.setDeaf(false)
 	w.cut(false)
-	for _, want := range []bool{true, false} {
+	told := func() error {
 		select {
-		case got := <-troubles:
-			if got != want {
-				t.Errorf("told that there is trouble: %v, want %v", got, want)
-			}
+		case why := <-troubles:
+			return why
 		case <-time.After(patience):
-			t.Fatalf("not told that there is trouble: %v", want)
+			t.Fatal("not told")
+			return nil
 		}
+	}
+	if why := told(); why == nil {
+		t.Error("told of the end of trouble before its beginning")
+	}
+	for told() != nil { // slow first, then worse
 	}
 	h.Record(is(subjects.Accepted, "b"))
 	closeHold(t, h, true)
