@@ -12,16 +12,21 @@ import (
 type mishap struct {
 	began     time.Time
 	dialing   bool
-	fruitless bool // this connection gave nobody a verdict, and it is a fresh one
-	stale     bool // the session had been idle
-	others    int  // more sessions that are open and not known to be dead
-	again     bool // the session was known to be dead
+	fruitless bool      // this connection gave nobody a verdict, and it is a fresh one
+	stale     bool      // the session had been idle
+	opened    time.Time // when the session was; zero: it was not
+	others    int       // more sessions that are open and not known to be dead
+	again     bool      // the session was known to be dead
 }
 
 // blame draws the conclusions: the relay is parked, or this was one more
 // failed attempt to connect, or the session alone is dead. Caller holds mu.
 func (p *Pool) blame(m *member, now time.Time, what mishap, err error) *Error {
 	cause, said := fail(m.name, err, what.dialing)
+	if !what.dialing && said.Reply == nil {
+		cause.Common = what.opened.Before(m.broke)
+		m.broke = now
+	}
 	if what.again || p.sessions.Err() != nil {
 		return cause // nothing new, or we cut it off ourselves
 	}

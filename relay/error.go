@@ -35,6 +35,7 @@ type Error struct {
 	MBS      string // empty where the seed had no code
 	Code     int    // of the SMTP reply; 0: there was none
 	Enhanced string // of the SMTP reply (RFC 3463)
+	Common   bool   // another session of the relay broke after this one was opened: it was not the envelope that broke it
 	Err      error
 }
 

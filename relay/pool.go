@@ -97,6 +97,7 @@ type member struct {
 	open  int         // sessions that are open
 	dying int         // of these, those that are no longer usable
 	busy  int         // sessions that are sending
+	broke time.Time   // when a connection was lost last
 	stats stats
 }
 

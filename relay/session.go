@@ -253,6 +253,7 @@ func (s *session) sent(e *Envelope, err error) *Envelope {
 		began:     s.started,
 		fruitless: !s.proven && t.verdicts == 0 && now.Sub(s.opened) < p.opts.DialBackoff,
 		stale:     s.started.Sub(s.waited) >= staleAfter,
+		opened:    s.opened,
 		others:    m.open - m.dying,
 		again:     s.dead,
 	}

@@ -295,7 +295,7 @@ func (a *attempt) Settle(e *relay.Envelope, relayName string, err error) {
 	delete(a.tries, e)
 	delete(a.announced, e)
 	a.mu.Unlock()
-	if broke, ok := errors.AsType[*smtp.Error](err); ok && !broke.Unwell {
+	if broke, ok := errors.AsType[*relay.Error](err); ok && !broke.Common && !unwell(broke) {
 		tries++
 	}
 	var again envelope.Group
@@ -331,6 +331,12 @@ func (a *attempt) Settle(e *relay.Envelope, relayName string, err error) {
 	if ready {
 		a.pool.Ready(a)
 	}
+}
+
+// unwell tells whether the relay as a whole was to blame.
+func unwell(err error) bool {
+	said, ok := errors.AsType[*smtp.Error](err)
+	return ok && said.Unwell
 }
 
 // record passes results to the journal and counts them.
