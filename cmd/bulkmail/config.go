@@ -2,8 +2,11 @@ package main
 
 import (
 	"cmp"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net"
 	"os"
@@ -13,6 +16,7 @@ import (
 	"time"
 
 	"github.com/kelseyhightower/envconfig"
+	"github.com/nats-io/nkeys"
 
 	"bulkmail/subjects"
 	"bulkmail/worker"
@@ -112,6 +116,11 @@ func (c *config) check(bad map[string]bool) []error {
 	if _, _, err := net.SplitHostPort(c.Listen); err != nil {
 		problem("LISTEN", "%q is no address; use host:port, for example 127.0.0.1:4222", c.Listen)
 	}
+	if c.NATSURL != "" {
+		if err := checkURLs(c.NATSURL); err != nil {
+			problem("NATS_URL", "%v", err)
+		}
+	}
 	if (c.NATSTLSCert == "") != (c.NATSTLSKey == "") {
 		problem("NATS_TLS_CERT, BULKMAIL_NATS_TLS_KEY", "set both or neither")
 	}
@@ -119,8 +128,24 @@ func (c *config) check(bad map[string]bool) []error {
 		if file == "" {
 			continue
 		}
-		if _, err := os.Stat(file); err != nil {
+		content, err := os.ReadFile(file)
+		if err != nil {
 			problem(key, "%v", err)
+			continue
+		}
+		switch key {
+		case "NATS_CREDS":
+			if _, err := nkeys.ParseDecoratedUserNKey(content); err != nil {
+				problem(key, "%s holds no user's key; nsc generate creds makes such a file", file)
+			}
+		case "NATS_TLS_CA":
+			if !x509.NewCertPool().AppendCertsFromPEM(content) {
+				problem(key, "%s holds no certificate in PEM form", file)
+			}
+		case "NATS_TLS_KEY":
+			if _, err := tls.LoadX509KeyPair(c.NATSTLSCert, file); err != nil && c.NATSTLSCert != "" && !errors.Is(err, fs.ErrNotExist) {
+				problem(key, "%s does not go with %s: %v", file, c.NATSTLSCert, err)
+			}
 		}
 	}
 	slices.SortFunc(problems, func(a, b error) int { return cmp.Compare(a.Error(), b.Error()) })

@@ -54,10 +54,11 @@ func TestWithoutAnEnvironmentTheDefaultsAreThoseOfTheDesign(t *testing.T) {
 }
 
 func TestEachVariableIsRead(t *testing.T) {
-	ca := t.TempDir()
+	cert, key := keyPair(t)
+	creds := credentials(t)
 	setEnvironment(t, map[string]string{
-		"BULKMAIL_NATS_URL": "nats://broker:4222", "BULKMAIL_NATS_CREDS": ca, "BULKMAIL_NATS_TLS_CA": ca,
-		"BULKMAIL_NATS_TLS_CERT": ca, "BULKMAIL_NATS_TLS_KEY": ca,
+		"BULKMAIL_NATS_URL": "nats://broker:4222", "BULKMAIL_NATS_CREDS": creds, "BULKMAIL_NATS_TLS_CA": cert,
+		"BULKMAIL_NATS_TLS_CERT": cert, "BULKMAIL_NATS_TLS_KEY": key,
 		"BULKMAIL_PREFIX": "Mine-2", "BULKMAIL_REPLICAS": "3", "BULKMAIL_DATA_DIR": "/data", "BULKMAIL_LISTEN": ":4333",
 		"BULKMAIL_SYNC": "interval", "BULKMAIL_RELAYS": "smtp://a", "BULKMAIL_RELAYS_FILE": "r.yaml", "BULKMAIL_BATCHES": "16",
 		"BULKMAIL_ACK_WAIT": "1m", "BULKMAIL_OUTCOMES_MAX_AGE": "2h", "BULKMAIL_RETRY_DELAYS": "1s,2s", "BULKMAIL_RETRY_FOR": "3h",
@@ -68,7 +69,7 @@ func TestEachVariableIsRead(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := config{
-		NATSURL: "nats://broker:4222", NATSCreds: ca, NATSTLSCA: ca, NATSTLSCert: ca, NATSTLSKey: ca,
+		NATSURL: "nats://broker:4222", NATSCreds: creds, NATSTLSCA: cert, NATSTLSCert: cert, NATSTLSKey: key,
 		Prefix: "Mine-2", Replicas: 3, DataDir: "/data", Listen: ":4333", Sync: "interval", Relays: "smtp://a", RelaysFile: "r.yaml",
 		Batches: 16, AckWait: time.Minute, OutcomesMaxAge: 2 * time.Hour, RetryDelays: []time.Duration{time.Second, 2 * time.Second},
 		RetryFor: 3 * time.Hour, InDoubt: "resend", DrainTimeout: 4 * time.Second, LogLevel: slog.LevelDebug, LogFormat: "json",
@@ -112,8 +113,9 @@ func TestEveryProblemIsReportedAtOnce(t *testing.T) {
 		"BULKMAIL_DRAIN_TIMEOUT":    {"soon", `BULKMAIL_DRAIN_TIMEOUT: "soon" is not a duration such as 30s, 5m or 72h`},
 		"BULKMAIL_LOG_LEVEL":        {"loud", `BULKMAIL_LOG_LEVEL: "loud" is not debug, info, warn or error`},
 		"BULKMAIL_LOG_FORMAT":       {"xml", `BULKMAIL_LOG_FORMAT: "xml" is unknown; use auto or text or json`},
-		"BULKMAIL_NATS_CREDS":       {"/nowhere", "BULKMAIL_NATS_CREDS: stat /nowhere: no such file or directory"},
-		"BULKMAIL_NATS_TLS_CA":      {"/nowhere", "BULKMAIL_NATS_TLS_CA: stat /nowhere: no such file or directory"},
+		"BULKMAIL_NATS_URL":         {"http://user:secret@broker", "BULKMAIL_NATS_URL: address 1 is not like nats://host:4222 ("},
+		"BULKMAIL_NATS_CREDS":       {"/nowhere", "BULKMAIL_NATS_CREDS: open /nowhere: no such file or directory"},
+		"BULKMAIL_NATS_TLS_CA":      {"/nowhere", "BULKMAIL_NATS_TLS_CA: open /nowhere: no such file or directory"},
 		"BULKMAIL_NATS_TLS_CERT":    {"/nowhere", "BULKMAIL_NATS_TLS_CERT, BULKMAIL_NATS_TLS_KEY: set both or neither"},
 	}
 	env := make(map[string]string)

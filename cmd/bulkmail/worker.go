@@ -66,14 +66,11 @@ func runWorker(ctx context.Context, s *streams) (err error) {
 		c.NATSURL = b.URL()
 		log.Info("broker embedded", "url", c.NATSURL, "data", c.DataDir, "sync", c.Sync)
 	}
-	nc, err := nats.Connect(c.NATSURL, append(c.natsOptions("worker", log), nats.RetryOnFailedConnect(true))...)
+	nc, err := c.connectInTime("worker", log)
 	if err != nil {
-		return unreachable(c.NATSURL, err)
+		return err
 	}
 	defer nc.Close()
-	if !nc.IsConnected() {
-		log.Warn("broker not reached, trying on", "url", c.NATSURL)
-	}
 	w, err := c.newOutfit(nc, names, relays, workerName(), log)
 	if err != nil {
 		return err
