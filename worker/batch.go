@@ -41,6 +41,8 @@ type delivery struct {
 // handle sees one delivery of a batch to its end. intake ends when the worker
 // drains, ctx when its time for that is over.
 func (w *Worker) handle(ctx, intake context.Context, msg jetstream.Msg) {
+	w.inHand.Add(1)
+	defer w.inHand.Add(-1)
 	d := &delivery{Worker: w, msg: msg, lease: newLease(w.ackWait)}
 	d.campaign, _ = w.names.Campaign(msg.Subject())
 	meta, err := msg.Metadata()

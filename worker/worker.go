@@ -11,7 +11,8 @@
 //  4. verdict.go: one pure function decides between ack, nak and giving up.
 //  5. settle.go: the journal is closed, then the broker is told.
 //
-// campaigns.go watches whether a campaign runs, is paused or cancelled.
+// campaigns.go watches whether a campaign runs, is paused or cancelled; state.go
+// says how far the worker is.
 //
 // A worker may die at any point: another one reads the journal and goes on
 // where it ended.
@@ -125,6 +126,8 @@ type Worker struct {
 
 	stalledUntil atomic.Int64 // Unix nanoseconds; no relay can take anything before, or no journal be read
 	troubled     atomic.Bool  // the journal is in trouble, and it was said
+	state        atomic.Uint32
+	inHand       atomic.Int64 // batches
 }
 
 // New returns a worker that sends through pool.
@@ -137,6 +140,7 @@ func New(js jetstream.JetStream, names subjects.Names, pool Pool, o Options) *Wo
 // in flight finish within DrainTimeout, and what is left goes back to the queue
 // at once. A broker that cannot be reached is waited for.
 func (w *Worker) Run(ctx context.Context) error {
+	defer w.enter(Ended)
 	consumer, err := w.connect(ctx)
 	if err != nil {
 		if ctx.Err() != nil {
@@ -151,6 +155,7 @@ func (w *Worker) Run(ctx context.Context) error {
 	if err != nil {
 		return errors.Join(err, w.pool.Close(work))
 	}
+	w.enter(Working)
 	w.log.InfoContext(ctx, "working", "batches", w.o.Batches, "consumer", subjects.Consumer, "stream", w.names.BatchesStream())
 
 	var slots sync.WaitGroup
@@ -158,6 +163,7 @@ func (w *Worker) Run(ctx context.Context) error {
 		slots.Go(func() { w.slot(work, ctx, consumer) })
 	}
 	<-ctx.Done()
+	w.enter(Draining)
 	w.log.InfoContext(work, "draining", "at_most", w.o.DrainTimeout)
 	err = w.drain(work, &slots, cut)
 	cut()

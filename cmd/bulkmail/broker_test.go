@@ -75,7 +75,7 @@ func startBulkmail(t *testing.T, env []string, args ...string) *program {
 
 func start(t *testing.T, env []string, path string, args ...string) *program {
 	t.Helper()
-	env = append([]string{"PATH=" + os.Getenv("PATH"), "TMPDIR=" + t.TempDir(), "GORACE=" + raceOptions, "BULKMAIL_LOG_FORMAT=text"}, env...)
+	env = append([]string{"PATH=" + os.Getenv("PATH"), "TMPDIR=" + t.TempDir(), "GORACE=" + raceOptions, "BULKMAIL_LOG_FORMAT=text", "BULKMAIL_HTTP=127.0.0.1:0"}, env...)
 	p, err := startProgram(t.Cleanup, t.TempDir(), env, path, args...)
 	if err != nil {
 		t.Fatal(err)

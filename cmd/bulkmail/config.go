@@ -47,6 +47,9 @@ type config struct {
 	InDoubt        string          `envconfig:"IN_DOUBT" default:"resend" desc:"recipients that may have been accepted, which nobody can know: resend (at least once) or skip (at most once)"`
 	DrainTimeout   time.Duration   `envconfig:"DRAIN_TIMEOUT" default:"30s" desc:"bound on the end of envelopes in flight after SIGTERM"`
 
+	HTTP          string `envconfig:"HTTP" default:"127.0.0.1:8080" desc:"address for /healthz, /readyz and /metrics of a worker; set and empty: off; unless set, the next free port if it is taken"`
+	HTTPTokenFile string `envconfig:"HTTP_TOKEN_FILE" desc:"file with the Bearer token that /metrics asks for; needed on any address but loopback"`
+
 	LogLevel  slog.Level `envconfig:"LOG_LEVEL" default:"info" desc:"debug, info, warn or error"`
 	LogFormat string     `envconfig:"LOG_FORMAT" default:"auto" desc:"auto (text on a terminal, JSON elsewhere), text or json"`
 }
@@ -119,6 +122,14 @@ func (c *config) check(bad map[string]bool) []error {
 	if c.NATSURL != "" {
 		if err := checkURLs(c.NATSURL); err != nil {
 			problem("NATS_URL", "%v", err)
+		}
+	}
+	if why := c.checkHTTP(); why != "" {
+		problem("HTTP", "%s", why)
+	}
+	if c.HTTPTokenFile != "" {
+		if _, err := readToken(c.HTTPTokenFile); err != nil {
+			problem("HTTP_TOKEN_FILE", "%v", err)
 		}
 	}
 	if (c.NATSTLSCert == "") != (c.NATSTLSKey == "") {

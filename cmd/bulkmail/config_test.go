@@ -43,7 +43,7 @@ func TestWithoutAnEnvironmentTheDefaultsAreThoseOfTheDesign(t *testing.T) {
 		Batches: 8, AckWait: 30 * time.Second, OutcomesMaxAge: 30 * 24 * time.Hour,
 		RetryDelays: []time.Duration{time.Minute, 5 * time.Minute, 15 * time.Minute, time.Hour, 4 * time.Hour},
 		RetryFor:    72 * time.Hour, InDoubt: string(worker.Resend), DrainTimeout: 30 * time.Second,
-		LogLevel: slog.LevelInfo, LogFormat: "auto",
+		HTTP: "127.0.0.1:8080", LogLevel: slog.LevelInfo, LogFormat: "auto",
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
@@ -56,12 +56,14 @@ func TestWithoutAnEnvironmentTheDefaultsAreThoseOfTheDesign(t *testing.T) {
 func TestEachVariableIsRead(t *testing.T) {
 	cert, key := keyPair(t)
 	creds := credentials(t)
+	token := writeFile(t, "token", "0123456789abcdef\n")
 	setEnvironment(t, map[string]string{
 		"BULKMAIL_NATS_URL": "nats://broker:4222", "BULKMAIL_NATS_CREDS": creds, "BULKMAIL_NATS_TLS_CA": cert,
 		"BULKMAIL_NATS_TLS_CERT": cert, "BULKMAIL_NATS_TLS_KEY": key,
 		"BULKMAIL_PREFIX": "Mine-2", "BULKMAIL_REPLICAS": "3", "BULKMAIL_DATA_DIR": "/data", "BULKMAIL_LISTEN": ":4333",
 		"BULKMAIL_SYNC": "interval", "BULKMAIL_RELAYS": "smtp://a", "BULKMAIL_RELAYS_FILE": "r.yaml", "BULKMAIL_BATCHES": "16",
 		"BULKMAIL_ACK_WAIT": "1m", "BULKMAIL_OUTCOMES_MAX_AGE": "2h", "BULKMAIL_RETRY_DELAYS": "1s,2s", "BULKMAIL_RETRY_FOR": "3h",
+		"BULKMAIL_HTTP": ":8081", "BULKMAIL_HTTP_TOKEN_FILE": token,
 		"BULKMAIL_IN_DOUBT": "resend", "BULKMAIL_DRAIN_TIMEOUT": "4s", "BULKMAIL_LOG_LEVEL": "debug", "BULKMAIL_LOG_FORMAT": "json",
 	})
 	got, names, err := loadConfig()
@@ -72,7 +74,8 @@ func TestEachVariableIsRead(t *testing.T) {
 		NATSURL: "nats://broker:4222", NATSCreds: creds, NATSTLSCA: cert, NATSTLSCert: cert, NATSTLSKey: key,
 		Prefix: "Mine-2", Replicas: 3, DataDir: "/data", Listen: ":4333", Sync: "interval", Relays: "smtp://a", RelaysFile: "r.yaml",
 		Batches: 16, AckWait: time.Minute, OutcomesMaxAge: 2 * time.Hour, RetryDelays: []time.Duration{time.Second, 2 * time.Second},
-		RetryFor: 3 * time.Hour, InDoubt: "resend", DrainTimeout: 4 * time.Second, LogLevel: slog.LevelDebug, LogFormat: "json",
+		RetryFor: 3 * time.Hour, InDoubt: "resend", DrainTimeout: 4 * time.Second,
+		HTTP: ":8081", HTTPTokenFile: token, LogLevel: slog.LevelDebug, LogFormat: "json",
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
@@ -116,6 +119,8 @@ func TestEveryProblemIsReportedAtOnce(t *testing.T) {
 		"BULKMAIL_NATS_URL":         {"http://user:secret@broker", "BULKMAIL_NATS_URL: address 1 is not like nats://host:4222 ("},
 		"BULKMAIL_NATS_CREDS":       {"/nowhere", "BULKMAIL_NATS_CREDS: open /nowhere: no such file or directory"},
 		"BULKMAIL_NATS_TLS_CA":      {"/nowhere", "BULKMAIL_NATS_TLS_CA: open /nowhere: no such file or directory"},
+		"BULKMAIL_HTTP":             {"0.0.0.0", `BULKMAIL_HTTP: "0.0.0.0" is no address; use host:port, for example 127.0.0.1:8080`},
+		"BULKMAIL_HTTP_TOKEN_FILE":  {"/nowhere", "BULKMAIL_HTTP_TOKEN_FILE: open /nowhere: no such file or directory"},
 		"BULKMAIL_NATS_TLS_CERT":    {"/nowhere", "BULKMAIL_NATS_TLS_CERT, BULKMAIL_NATS_TLS_KEY: set both or neither"},
 	}
 	env := make(map[string]string)
@@ -142,6 +147,37 @@ func TestEveryProblemIsReportedAtOnce(t *testing.T) {
 	// The certificate that is not there is a problem of its own.
 	if len(lines) != len(problems)+1 {
 		t.Errorf("%d lines for %d problems:\n%s", len(lines), len(problems)+1, err)
+	}
+}
+
+func TestOffLoopbackATokenIsWanted(t *testing.T) {
+	short := writeFile(t, "short", "secret\n")
+	two := writeFile(t, "two", "0123456789abcdef\n0123456789abcdef\n")
+	token := writeFile(t, "token", "0123456789abcdef\n")
+	for _, test := range []struct{ http, file, want string }{
+		{"", "", ""},
+		{"127.0.0.1:0", "", ""},
+		{"127.1.2.3:80", "", ""},
+		{"localhost:80", "", ""},
+		{"[::1]:80", "", ""},
+		{":80", "", "BULKMAIL_HTTP: :80 can be reached from elsewhere: set BULKMAIL_HTTP_TOKEN_FILE to a file with a token for /metrics, or use 127.0.0.1:80"},
+		{"0.0.0.0:80", "", "BULKMAIL_HTTP: 0.0.0.0:80 can be reached from elsewhere: set "},
+		{"[::]:80", "", "BULKMAIL_HTTP: [::]:80 can be reached from elsewhere: set "},
+		{"worker.example.net:80", "", "BULKMAIL_HTTP: worker.example.net:80 can be reached from elsewhere: set "},
+		{":80", token, ""},
+		{":80", short, "BULKMAIL_HTTP_TOKEN_FILE: " + short + " holds no token; put 16 or more visible ASCII characters there, on one line"},
+		{":80", two, "BULKMAIL_HTTP_TOKEN_FILE: " + two + " holds no token; "},
+		{"127.0.0.1:x", "", `BULKMAIL_HTTP: "127.0.0.1:x" is no address; `},
+		{"127.0.0.1:65536", "", `BULKMAIL_HTTP: "127.0.0.1:65536" is no address; `},
+	} {
+		setEnvironment(t, map[string]string{"BULKMAIL_HTTP": test.http, "BULKMAIL_HTTP_TOKEN_FILE": test.file})
+		_, _, err := loadConfig()
+		switch {
+		case test.want == "" && err != nil:
+			t.Errorf("%q with token %q: %v", test.http, test.file, err)
+		case test.want != "" && (err == nil || !strings.HasPrefix(err.Error(), test.want)):
+			t.Errorf("%q with token %q: %v, want %s", test.http, test.file, err, test.want)
+		}
 	}
 }
 

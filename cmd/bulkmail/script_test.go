@@ -50,6 +50,7 @@ func TestCommandLine(t *testing.T) {
 			env.Setenv("HOME", env.WorkDir)
 			env.Setenv("GORACE", raceOptions)
 			env.Setenv("BULKMAIL_LISTEN", "127.0.0.1:0")
+			env.Setenv("BULKMAIL_HTTP", "127.0.0.1:0")
 			env.Setenv("BULKMAIL_DATA_DIR", filepath.Join(env.WorkDir, "data"))
 			env.Setenv("BULKMAIL_LOG_FORMAT", "text")
 			env.Values[programsKey{}] = make(map[string]*program)

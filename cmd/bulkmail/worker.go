@@ -20,6 +20,7 @@ import (
 	"bulkmail/subjects/broker"
 	"bulkmail/worker"
 	"bulkmail/worker/fleet"
+	"bulkmail/worker/health"
 )
 
 func newWorker(s *streams) *cobra.Command {
@@ -31,6 +32,9 @@ in flight finish, the rest goes back to the queue. A second signal cuts.
 
 Without BULKMAIL_NATS_URL the worker runs a broker of its own on
 127.0.0.1:4222, with its data in ./bulkmail-data.
+
+It answers on BULKMAIL_HTTP: /healthz (alive) and /readyz (can work; if not, 503
+and a line for each reason). See also: bulkmail health.
 
 BULKMAIL_RELAYS_FILE is read again when it changes, and on SIGHUP: as a whole,
 or, if it has a problem, not at all. Counters and sessions of relays that stay
@@ -57,6 +61,11 @@ func runWorker(ctx context.Context, s *streams) (err error) {
 		log.Warn("environment variable has no effect, is it misspelt?", "name", name)
 	}
 
+	web, err := c.openSite(log)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, web.close(ctx)) }()
 	if c.NATSURL == "" {
 		b, err := broker.Start(ctx, broker.Options{Listen: c.Listen, Dir: c.DataDir, SyncAlways: c.Sync == "always", Log: log})
 		if err != nil {
@@ -75,6 +84,7 @@ func runWorker(ctx context.Context, s *streams) (err error) {
 	if err != nil {
 		return err
 	}
+	web.serve(w.checks)
 	var reloading sync.WaitGroup
 	defer reloading.Wait()
 	reading, stop := context.WithCancel(ctx)
@@ -88,6 +98,7 @@ type outfit struct {
 	worker *worker.Worker
 	pool   *relay.Pool
 	fleet  *fleet.Fleet
+	checks *health.Checks
 }
 
 // newOutfit wires a worker to its broker and its relays.
@@ -108,7 +119,9 @@ func (c config) outfitOf(nc *nats.Conn, names subjects.Names, built []relay.Rela
 	f := fleet.New(js, names.RelayBucket(), fleet.Options{Worker: name, Silence: c.AckWait, Log: log})
 	pool := relay.NewPool(built, relay.Options{Log: log, Allowance: f.Allowance})
 	f.Serve(pool)
-	return &outfit{worker: worker.New(js, names, pool, c.workerOptions(name, log)), pool: pool, fleet: f}, nil
+	w := worker.New(js, names, pool, c.workerOptions(name, log))
+	checks := &health.Checks{Conn: nc, Worker: w, Relays: pool, Broker: health.NewBroker(js, names)}
+	return &outfit{worker: w, pool: pool, fleet: f, checks: checks}, nil
 }
 
 // giveBackWithin bounds the return of allowance after a drain.

@@ -1,0 +1,96 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+)
+
+// healthTimeout is longer than a worker waits for its broker before it says
+// that there is no answer.
+const healthTimeout = 5 * time.Second
+
+func newHealth(s *streams) *cobra.Command {
+	var ready bool
+	cmd := &cobra.Command{
+		Use:   "health",
+		Short: "Ask the worker at BULKMAIL_HTTP whether it is alive, or ready",
+		Long: `Ask the worker at BULKMAIL_HTTP whether it is alive, or with --ready whether it
+can work: broker reached, streams there, a relay usable, not draining. The exit
+code is 0 if so and 1 if not. It is meant for health checks of containers, with
+the environment of the worker.
+
+A worker that found the default port taken has another one: its log says so, and
+BULKMAIL_HTTP must be set to that.`,
+		Example: `  bulkmail health
+  BULKMAIL_HTTP=127.0.0.1:8081 bulkmail health --ready`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return checkHealth(cmd.Context(), s, ready)
+		},
+	}
+	cmd.Flags().BoolVar(&ready, "ready", false, "ask whether it can work")
+	return cmd
+}
+
+func checkHealth(ctx context.Context, s *streams, ready bool) error {
+	c, _, err := loadConfig()
+	if err != nil {
+		return err
+	}
+	path, not := "/healthz", "not alive"
+	if ready {
+		path, not = "/readyz", "not ready"
+	}
+	status, body, err := c.askWorker(ctx, path)
+	if err != nil {
+		return err
+	}
+	if status != http.StatusOK {
+		return fmt.Errorf("worker at %s is %s: %s", c.HTTP, not, strings.ReplaceAll(body, "\n", "; "))
+	}
+	_, err = fmt.Fprintln(s.out, body)
+	return err
+}
+
+// askWorker asks the worker at BULKMAIL_HTTP, directly whatever proxy is set.
+func (c config) askWorker(ctx context.Context, path string) (status int, body string, err error) {
+	_, port, _ := net.SplitHostPort(c.HTTP)
+	switch port {
+	case "":
+		return 0, "", errors.New(httpVariable + " is empty, so the worker's HTTP is off: set it to the worker's address")
+	case "0":
+		return 0, "", errors.New(httpVariable + " has port 0: set it to the address in the worker's log (http listening)")
+	}
+	ctx, cancel := context.WithTimeout(ctx, healthTimeout)
+	defer cancel()
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://worker"+path, nil)
+	if err != nil {
+		return 0, "", err
+	}
+	// An address that stands for all of this host's is asked on this host.
+	var dialer net.Dialer
+	transport := &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
+		return dialer.DialContext(ctx, network, c.HTTP)
+	}}
+	response, err := transport.RoundTrip(request)
+	if err != nil {
+		return 0, "", fmt.Errorf("no worker answers at %s: %w: is it running, and is %s what its log says (http listening)?", c.HTTP, err, httpVariable)
+	}
+	defer response.Body.Close()
+	if response.Header.Get("Server") != serverName {
+		return 0, "", fmt.Errorf("what answers at %s is no worker: set %s to the address in the worker's log (http listening)", c.HTTP, httpVariable)
+	}
+	text, err := io.ReadAll(io.LimitReader(response.Body, 4<<10))
+	if err != nil {
+		return 0, "", fmt.Errorf("worker at %s: %w", c.HTTP, err)
+	}
+	return response.StatusCode, strings.TrimSpace(string(text)), nil
+}
