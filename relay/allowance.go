@@ -20,6 +20,7 @@ const (
 	LimitPerRobin            // 3: max_messages_per_robin; the next relay's turn
 	LimitWhileAwake          // max_messages_while_awake; the relay sleeps for sleep_length
 	LimitRate                // max_rate
+	LimitSpread              // max_messages_spread: max_messages is not reached, but so many are not due yet
 	LimitLease               // none is reached: the fleet's leave is on its way
 )
 
@@ -36,6 +37,8 @@ func (l Limit) String() string {
 		return "max_messages_while_awake"
 	case LimitRate:
 		return "max_rate"
+	case LimitSpread:
+		return "max_messages_spread"
 	case LimitLease:
 		return "lease"
 	default:
@@ -52,7 +55,8 @@ type Wait struct {
 }
 
 // An Allowance is how many more messages one relay may be granted:
-// max_messages, max_rate, and max_messages_while_awake with sleep_length.
+// max_messages with its window, max_rate, and max_messages_while_awake with
+// sleep_length.
 //
 // Messages are taken when an envelope is cut and settled when its replies are
 // in, so that a cap is never exceeded whatever becomes of the envelopes in
@@ -79,6 +83,15 @@ type Allowance interface {
 	Change(Limits)
 }
 
+// Spread is the pace of max_messages over its window; the zero Rate: it may go
+// in one burst.
+func (l Limits) Spread() Rate {
+	if !l.MaxMessagesSpread || l.MaxMessages <= 0 || l.MaxMessagesWindow <= 0 {
+		return Rate{}
+	}
+	return Rate{Messages: l.MaxMessages, Per: l.MaxMessagesWindow}
+}
+
 // capped tells whether there is anything for an Allowance to keep.
 func (l Limits) capped() bool {
 	return l.MaxMessages > 0 || l.MaxRate.Messages > 0 || l.MaxMessagesWhileAwake > 0 && l.SleepLength > 0
@@ -93,7 +106,7 @@ type local struct {
 
 func newLocal(l Limits) *local {
 	return &local{
-		quota: quota{max: l.MaxMessages, window: l.MaxMessagesWindow},
+		quota: quota{max: l.MaxMessages, window: l.MaxMessagesWindow, spread: newSpread(l)},
 		awake: awake{max: l.MaxMessagesWhileAwake, length: l.SleepLength},
 		rate:  newRateLimit(l.MaxRate, l.EnvelopeLimit),
 	}
@@ -110,7 +123,7 @@ func (a *local) Left(now time.Time) int {
 func (a *local) Remaining(now time.Time) int { return a.Left(now) }
 
 func (a *local) Change(l Limits) {
-	a.quota.max, a.quota.window = l.MaxMessages, l.MaxMessagesWindow
+	a.quota.change(l)
 	if a.awake.off() || a.awake.used >= l.MaxMessagesWhileAwake {
 		a.awake.used = 0 // nothing in flight might end that
 	}
@@ -123,7 +136,7 @@ func (a *local) Change(l Limits) {
 }
 
 func (a *local) Take(now time.Time, messages int) {
-	a.quota.held += messages
+	a.quota.take(now, messages)
 	a.awake.held += messages
 	if a.rate != nil {
 		a.rate.take(now, messages)
@@ -175,20 +188,46 @@ func (w Wait) outlasts(other Wait) bool {
 }
 
 func (a *local) Reset(now time.Time) {
-	a.quota.used = 0
+	a.quota.reset()
 	a.awake.used, a.awake.until = 0, time.Time{}
 	if a.rate != nil {
 		a.rate.reset()
 	}
 }
 
-// quota is max_messages: within a window aligned to UTC, or until reset.
+// quota is max_messages: within a window aligned to UTC, spread over it or not,
+// or until reset.
 type quota struct {
 	max    int
 	window time.Duration
 	ends   time.Time // of the current window
 	used   int       // counted in this window
 	held   int       // taken, not settled
+	spread *pace     // nil: may go in one burst
+}
+
+func newSpread(l Limits) *pace {
+	r := l.Spread()
+	if r == (Rate{}) {
+		return nil
+	}
+	p := newPace(r, l.EnvelopeLimit)
+	return &p
+}
+
+func (q *quota) change(l Limits) {
+	was := q.spread
+	q.max, q.window, q.spread = l.MaxMessages, l.MaxMessagesWindow, newSpread(l)
+	if was != nil && q.spread != nil {
+		q.spread.goOn(*was)
+	}
+}
+
+func (q *quota) reset() {
+	q.used = 0
+	if q.spread != nil {
+		q.spread.restart()
+	}
 }
 
 // roll begins a new window when it is time. What is in flight then was counted
@@ -206,19 +245,35 @@ func (q *quota) left(now time.Time) int {
 		return Unlimited
 	}
 	q.roll(now)
-	return q.max - q.used - q.held
+	left := q.max - q.used - q.held
+	if q.spread != nil && left > 0 {
+		left = min(left, q.spread.tokens(now))
+	}
+	return left
+}
+
+func (q *quota) take(now time.Time, messages int) {
+	q.held += messages
+	if q.spread != nil {
+		q.spread.spend(now, messages)
+	}
 }
 
 func (q *quota) settle(now time.Time, taken, counted int) {
 	q.roll(now)
 	q.held -= taken
 	q.used += counted
+	if q.spread != nil {
+		q.spread.refund(taken - counted)
+	}
 }
 
 func (q *quota) wait(now time.Time) Wait {
 	switch {
 	case q.left(now) > 0:
 		return Wait{}
+	case q.used+q.held < q.max:
+		return Wait{Limit: LimitSpread, Until: q.spread.full}
 	case q.used < q.max:
 		return Wait{Limit: LimitMaxMessages}
 	case q.window > 0:

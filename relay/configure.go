@@ -78,7 +78,8 @@ func (p *Pool) reconfigure(m *member, lane *lane, index int, r Relay) bool {
 
 // reached is c without what does not matter to a session.
 func (c Config) reached() Config {
-	c.EnvelopeLimit, c.EnvelopeDomains, c.MaxMessages, c.MaxMessagesWindow, c.MaxRate = 0, 0, 0, 0, Rate{}
+	c.EnvelopeLimit, c.EnvelopeDomains = 0, 0
+	c.MaxMessages, c.MaxMessagesWindow, c.MaxMessagesSpread, c.MaxRate = 0, 0, false, Rate{}
 	c.MaxMessagesPerRobin, c.MaxMessagesPerConnection, c.MaxMessagesWhileAwake, c.SleepLength = 0, 0, 0, 0
 	c.MaxConnectionAttempts, c.WorthlessFor, c.Connections, c.Where = 0, 0, 0, ""
 	return c

@@ -10,16 +10,11 @@ import "time"
 // The relay counts a message at some moment between grant and reply. A message
 // therefore counts from its grant until a full period after its reply.
 type rateLimit struct {
-	n   int
-	per time.Duration
-
 	held    int     // taken, not settled
 	counted int     // sum over recent
 	recent  []spent // settled within the last period, oldest first
 
-	quantum int       // tokens given out in one go after the bucket ran dry
-	full    time.Time // when the bucket holds a quantum
-	dry     bool      // ran out of tokens: wait until full, so that envelopes do not shrink to single recipients
+	pace
 }
 
 // spent is messages settled between first and last, kept together to bound the
@@ -29,25 +24,13 @@ type spent struct {
 	messages    int
 }
 
-const (
-	rateSlots       = 256             // entries a period in the record
-	rateSpread      = 60              // quanta a period, at least, if that makes a quantum longer than a second
-	usualRecipients = 100             // quantum where envelopes are not limited
-	shortestSpread  = 1 * time.Second // no quantum need be worth less
-)
+const rateSlots = 256 // entries a period in the record
 
 func newRateLimit(r Rate, envelopeLimit int) *rateLimit {
 	if r.Messages <= 0 || r.Per <= 0 {
 		return nil
 	}
-	if envelopeLimit <= 0 {
-		envelopeLimit = usualRecipients
-	}
-	l := &rateLimit{n: r.Messages, per: r.Per}
-	spread := min(max(shortestSpread, r.Per/rateSpread), r.Per)
-	inSpread := int(float64(r.Messages) * (float64(spread) / float64(r.Per)))
-	l.quantum = max(1, min(envelopeLimit, inSpread, r.Messages))
-	return l
+	return &rateLimit{pace: newPace(r, envelopeLimit)}
 }
 
 // changed is the limit to, with what was counted under l.
@@ -56,23 +39,8 @@ func (l *rateLimit) changed(to *rateLimit) *rateLimit {
 		return to
 	}
 	to.held, to.counted, to.recent = l.held, l.counted, l.recent
-	to.full, to.dry = l.full, l.dry
+	to.goOn(l.pace)
 	return to
-}
-
-// worth is the time in which so many tokens flow in.
-func (l *rateLimit) worth(messages int) time.Duration {
-	return time.Duration(float64(l.per) * (float64(messages) / float64(l.n)))
-}
-
-// tokens in the bucket; it holds two quanta at most.
-func (l *rateLimit) tokens(now time.Time) int {
-	if l.dry && now.Before(l.full) {
-		return 0
-	}
-	over := min(now.Sub(l.full), l.worth(l.quantum))
-	tokens := float64(l.quantum) + float64(over)/float64(l.per)*float64(l.n)
-	return int(tokens + 1e-6) // a token that is due to the nanosecond must not be lost to rounding
 }
 
 func (l *rateLimit) expire(now time.Time) {
@@ -93,18 +61,12 @@ func (l *rateLimit) left(now time.Time) int {
 
 func (l *rateLimit) take(now time.Time, messages int) {
 	l.held += messages
-	// A bucket that has been full for long holds no more than two quanta.
-	if oldest := now.Add(-l.worth(l.quantum)); l.full.Before(oldest) {
-		l.full = oldest
-	}
-	l.dry = false
-	l.full = l.full.Add(l.worth(messages))
-	l.dry = l.tokens(now) < 1
+	l.spend(now, messages)
 }
 
 func (l *rateLimit) settle(now time.Time, taken, counted int) {
 	l.held -= taken
-	l.full = l.full.Add(-l.worth(taken - counted))
+	l.refund(taken - counted)
 	if counted == 0 {
 		return
 	}
@@ -139,5 +101,5 @@ func (l *rateLimit) wait(now time.Time) Wait {
 
 func (l *rateLimit) reset() {
 	l.recent, l.counted = l.recent[:0], 0
-	l.full, l.dry = time.Time{}, false
+	l.restart()
 }

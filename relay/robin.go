@@ -8,6 +8,7 @@ type Limits struct {
 	EnvelopeLimit         int
 	MaxMessages           int
 	MaxMessagesWindow     time.Duration
+	MaxMessagesSpread     bool
 	MaxRate               Rate
 	MaxMessagesPerRobin   int
 	MaxMessagesWhileAwake int
@@ -20,6 +21,7 @@ func (c *Config) Limits() Limits {
 		EnvelopeLimit:         c.EnvelopeLimit,
 		MaxMessages:           c.MaxMessages,
 		MaxMessagesWindow:     c.MaxMessagesWindow,
+		MaxMessagesSpread:     c.MaxMessagesSpread,
 		MaxRate:               c.MaxRate,
 		MaxMessagesPerRobin:   c.MaxMessagesPerRobin,
 		MaxMessagesWhileAwake: c.MaxMessagesWhileAwake,

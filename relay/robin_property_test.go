@@ -26,6 +26,11 @@ var drawn = map[string]func(t *rapid.T, l *Limits){
 		l.MaxMessages = some(t, "max_messages", 100)
 		l.MaxMessagesWindow = time.Duration(some(t, "max_messages_window", 20)) * time.Second
 	},
+	"max_messages_spread": func(t *rapid.T, l *Limits) {
+		l.MaxMessages = some(t, "max_messages", 500)
+		l.MaxMessagesWindow = time.Duration(some(t, "max_messages_window", 20)) * time.Second
+		l.MaxMessagesSpread = true
+	},
 	"max_rate": func(t *rapid.T, l *Limits) {
 		l.MaxRate = Rate{some(t, "max_rate", 60), time.Duration(some(t, "per", 5)) * time.Second}
 	},
@@ -149,6 +154,9 @@ func checkCaps(t *rapid.T, i int, l Limits, landed []flight) {
 		}
 		return n
 	}
+	if l.Spread() != (Rate{}) {
+		checkSpread(t, i, l, landed)
+	}
 	total := 0
 	for _, f := range landed {
 		if f.relay != i {
@@ -171,6 +179,30 @@ func checkCaps(t *rapid.T, i int, l Limits, landed []flight) {
 	}
 	if l.MaxMessages > 0 && l.MaxMessagesWindow == 0 && total > l.MaxMessages {
 		t.Fatalf("relay %d: %d messages, max_messages %d", i, total, l.MaxMessages)
+	}
+}
+
+// checkSpread: from no moment on are more messages granted that count than two
+// quanta and what is due, and what was given back of earlier grants.
+func checkSpread(t *rapid.T, i int, l Limits, landed []flight) {
+	landed = slices.DeleteFunc(slices.Clone(landed), func(f flight) bool { return f.relay != i })
+	slices.SortStableFunc(landed, func(a, b flight) int { return a.granted.Compare(b.granted) })
+	p := newPace(l.Spread(), l.EnvelopeLimit)
+	for from, first := range landed {
+		back := 0
+		for _, f := range landed[:from] {
+			if !f.settled.Before(first.granted) {
+				back += f.taken - f.counted
+			}
+		}
+		n := 0
+		for _, f := range landed[from:] {
+			n += f.counted
+			due := float64(l.MaxMessages) * float64(f.granted.Sub(first.granted)) / float64(l.MaxMessagesWindow)
+			if float64(n) > float64(2*p.quantum+back)+due+1 {
+				t.Fatalf("relay %d: %d messages from %v to %v, %.1f are due", i, n, first.granted, f.granted, due)
+			}
+		}
 	}
 }
 

@@ -356,6 +356,46 @@ func TestAnHourlyRateIsSpreadOverTheHour(t *testing.T) {
 	}
 }
 
+func TestAQuotaThatIsSpreadIsNoBurstAndYetUsed(t *testing.T) {
+	t.Parallel()
+	r := NewRobin([]Limits{{EnvelopeLimit: 100, MaxMessages: 10_000, MaxMessagesWindow: time.Hour, MaxMessagesSpread: true}})
+	sent := make([]int, 4)
+	most := 0
+	for now := noon; now.Before(noon.Add(4 * time.Hour)); now = now.Add(time.Second) {
+		_, sizes := hand(r, now, 10_000, all)
+		burst := 0
+		for _, n := range sizes {
+			burst += n
+		}
+		sent[int(now.Sub(noon).Hours())] += burst
+		most = max(most, burst)
+	}
+	if most > 200 {
+		t.Errorf("a burst of %d, want no more than two envelopes", most)
+	}
+	for _, n := range sent {
+		if n < 9_800 || n > 10_000 {
+			t.Errorf("%v in four hours, want 98 to 100 %% of 10,000 in each", sent)
+		}
+	}
+}
+
+func TestAQuotaThatIsSpreadSaysWhenTheNextMessagesAreDue(t *testing.T) {
+	t.Parallel()
+	r := NewRobin([]Limits{{EnvelopeLimit: 10, MaxMessages: 3600, MaxMessagesWindow: time.Hour, MaxMessagesSpread: true}})
+	hand(r, noon, 10_000, all) // two quanta of ten
+	if w := r.Wait(noon, 0); w.Limit != LimitSpread || w.Until.Sub(noon) != 10*time.Second {
+		t.Errorf("waits %+v, want 10s for the next ten", w)
+	}
+	if n := r.Left(noon.Add(10*time.Second), 0); n != 10 {
+		t.Errorf("%d are due after 10s, want 10", n)
+	}
+	r.Reset(noon, 0)
+	if n := r.Left(noon, 0); n != 20 {
+		t.Errorf("%d left after a reset, want 20", n)
+	}
+}
+
 func TestAFastRateStillFillsEnvelopes(t *testing.T) {
 	t.Parallel()
 	r := NewRobin([]Limits{{EnvelopeLimit: 100, MaxRate: Rate{1000, time.Second}}})

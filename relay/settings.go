@@ -50,6 +50,7 @@ type Config struct {
 	EnvelopeDomains          int           // of so many domains; 0: of any
 	MaxMessages              int           // 0: no cap
 	MaxMessagesWindow        time.Duration // 0: until reset
+	MaxMessagesSpread        bool          // evenly over the window
 	MaxRate                  Rate          // zero: no limit
 	MaxMessagesPerRobin      int           // 0: stays until a limit is met
 	MaxMessagesPerConnection int           // 0: no limit
@@ -130,6 +131,9 @@ func (c Config) LogValue() slog.Value {
 	}
 	if c.MaxMessagesWindow != 0 {
 		attrs = append(attrs, slog.Duration("max_messages_window", c.MaxMessagesWindow))
+	}
+	if c.MaxMessagesSpread {
+		attrs = append(attrs, slog.Bool("max_messages_spread", true))
 	}
 	if c.SleepLength != 0 {
 		attrs = append(attrs, slog.Duration("sleep_length", c.SleepLength))

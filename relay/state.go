@@ -12,7 +12,7 @@ type State string
 const (
 	Awake     State = "awake"     // it can take messages as far as caps and health go
 	Asleep    State = "asleep"    // max_messages_while_awake reached
-	Paced     State = "paced"     // max_rate reached
+	Paced     State = "paced"     // max_rate reached, or max_messages_spread says that no more are due yet
 	Exhausted State = "exhausted" // max_messages reached
 	Parked    State = "parked"    // it is unwell, or did not let us connect
 	Worthless State = "worthless" // max_connection_attempts reached
@@ -113,7 +113,7 @@ func (p *Pool) stateOf(now time.Time, i int, m *member) standing {
 	switch w.Limit {
 	case LimitWhileAwake:
 		s.State = Asleep
-	case LimitRate:
+	case LimitRate, LimitSpread:
 		s.State = Paced
 	default:
 		s.State = Exhausted

@@ -26,6 +26,9 @@ type RelayLedger struct {
 	Paced  time.Time  `json:"paced,omitzero"`   // max_rate: when a full envelope may be leased again
 	Dry    bool       `json:"dry,omitempty"`    // max_rate: nothing may be leased before Paced
 
+	Spread    time.Time `json:"spread,omitzero"` // max_messages_spread: as Paced
+	SpreadDry bool      `json:"spread_dry,omitempty"`
+
 	Resets  int                   `json:"resets,omitempty"`  // counts `relays reset`
 	Workers map[string]RelayShare `json:"workers,omitempty"` // by name: what is leased
 }

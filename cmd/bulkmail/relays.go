@@ -181,6 +181,9 @@ func limitsTable(relays []relay.Config) *table {
 		most := limit(r.MaxMessages)
 		if r.MaxMessages > 0 && r.MaxMessagesWindow > 0 {
 			most += " per " + r.MaxMessagesWindow.String()
+			if r.MaxMessagesSpread {
+				most += ", spread"
+			}
 		}
 		awake := limit(r.MaxMessagesWhileAwake)
 		if r.MaxMessagesWhileAwake > 0 {

@@ -268,6 +268,11 @@ var pairs = []struct {
 		func(c *relay.Config) bool { return c.MaxMessagesWindow > 0 },
 		"there is nothing to count: add max_messages, or leave it out",
 	},
+	{
+		"max_messages_spread", "max_messages_window",
+		func(c *relay.Config) bool { return c.MaxMessagesSpread },
+		"there is no time to spread max_messages over: add max_messages_window, or leave it out",
+	},
 }
 
 // limits checks what limits mean together. An explicit 0 switches a limit off

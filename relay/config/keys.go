@@ -104,6 +104,11 @@ var table = []Key{
 		access: duration(func(c *relay.Config) *time.Duration { return &c.MaxMessagesWindow }),
 	},
 	{
+		Name: "max_messages_spread", Default: "false", initial: "false",
+		Doc:    "max_messages go evenly over max_messages_window, not in one burst",
+		access: boolean(func(c *relay.Config) *bool { return &c.MaxMessagesSpread }),
+	},
+	{
 		Name: "max_rate", Default: "0", initial: "0",
 		Doc:    "messages in a time by all workers together, 14/s, 500/m or 10000/h; 0: no limit",
 		access: rate(func(c *relay.Config) *relay.Rate { return &c.MaxRate }),

@@ -43,7 +43,7 @@ func TestEveryKeyIsDocumentedOnOneLine(t *testing.T) {
 func TestEveryFieldCanBeConfigured(t *testing.T) {
 	t.Parallel()
 	const auth = "?name=n&domain=d.example&tries=2&max_connection_attempts=2&worthless_for=2s&envelope_limit=2&max_messages=2" +
-		"&max_messages_window=2s&max_rate=2/s&max_messages_per_robin=2&max_messages_per_connection=2&max_messages_while_awake=2" +
+		"&max_messages_window=2s&max_messages_spread=yes&max_rate=2/s&max_messages_per_robin=2&max_messages_per_connection=2&max_messages_while_awake=2" +
 		"&sleep_length=2s&talk_attempts=2&time_out=2s&connections=2&tls=required&auth=LOGIN&auth_in_clear=on&overlap=on&conversation=c"
 	full := loadURLs(t, "smtp://u:p@h.example:26"+auth)[0]
 	// What excludes something of the above.
@@ -87,6 +87,7 @@ func anyRelay(t *rapid.T, name string) relay.Config {
 	c.TimeOut = wait("time_out")
 	if c.MaxMessages > 0 {
 		c.MaxMessagesWindow = wait("max_messages_window")
+		c.MaxMessagesSpread = c.MaxMessagesWindow > 0 && rapid.Bool().Draw(t, "max_messages_spread")
 	}
 	if rapid.Bool().Draw(t, "sleeps") {
 		c.MaxMessagesWhileAwake, c.SleepLength = count("max_messages_while_awake", 1), time.Second+wait("sleep_length")

@@ -303,6 +303,30 @@ func TestARateHoldsForAllWorkersTogetherAndIsUsed(t *testing.T) {
 	}
 }
 
+func TestAQuotaIsSpreadOverItsWindowByAllWorkersTogether(t *testing.T) {
+	t.Parallel()
+	url, _ := openBucket(t, true)
+	b := &book{}
+	// 40 a second, in quanta of ten: an envelope.
+	spread := one("r", b, func(c *relay.Config) {
+		c.EnvelopeLimit, c.MaxMessages, c.MaxMessagesWindow, c.MaxMessagesSpread = 10, 40*3600, time.Hour, true
+	})
+	var workers []*hired
+	for i := range 4 {
+		workers = append(workers, hire(t, url, fmt.Sprint("w", i), relay.Options{}, spread))
+	}
+	begin(workers, 1<<30, 5)
+	until(t, "messages go", func() bool { return b.accepted() >= 100 })
+	n, took := b.accepted(), b.took()
+	for _, h := range workers {
+		h.leave(t)
+	}
+	// Two quanta at once, and then as they are due.
+	if due := 20 + 40*took.Seconds(); float64(n) > due+5 {
+		t.Errorf("%d messages in %v, %.0f were due", n, took, due)
+	}
+}
+
 func TestACapThatIsReachedUntilTheWindowTurnsStallsUntilThen(t *testing.T) {
 	t.Parallel()
 	url, _ := openBucket(t, false)

@@ -23,8 +23,6 @@ type ledger struct {
 const (
 	// rateCells bounds the record of max_rate: entries a period.
 	rateCells = 128
-	// leases is into how many leases a period of max_rate is cut at most.
-	leases = 64
 	// usualRecipients is what an envelope is taken to hold where it has no
 	// limit.
 	usualRecipients = 100
@@ -40,6 +38,9 @@ func (l *ledger) envelope() int {
 
 func (l *ledger) quotaOn() bool { return l.limits.MaxMessages > 0 }
 func (l *ledger) rateOn() bool  { return l.limits.MaxRate.Messages > 0 && l.limits.MaxRate.Per > 0 }
+func (l *ledger) spreadOn() bool {
+	return l.limits.Spread() != relay.Rate{}
+}
 func (l *ledger) awakeOn() bool {
 	return l.limits.MaxMessagesWhileAwake > 0 && l.limits.SleepLength > 0
 }
@@ -148,6 +149,18 @@ func (l *ledger) recent() int {
 
 // left is what may be leased now; l was rolled.
 func (l *ledger) left(now time.Time) int {
+	left := l.capsLeave(now)
+	if l.rateOn() && left > 0 {
+		left = min(left, l.rate().tokens(now))
+	}
+	if l.spreadOn() && left > 0 {
+		left = min(left, l.spread().tokens(now))
+	}
+	return max(left, 0)
+}
+
+// capsLeave is what is left of all caps, whether it is due or not.
+func (l *ledger) capsLeave(now time.Time) int {
 	held := l.held()
 	left := l.quotaLeft(held)
 	if l.awakeOn() {
@@ -156,8 +169,8 @@ func (l *ledger) left(now time.Time) int {
 		}
 		left = min(left, l.limits.MaxMessagesWhileAwake-l.Awake-held)
 	}
-	if l.rateOn() && left > 0 {
-		left = min(left, l.limits.MaxRate.Messages-held-l.recent(), l.tokens(now))
+	if l.rateOn() {
+		left = min(left, l.limits.MaxRate.Messages-held-l.recent())
 	}
 	return max(left, 0)
 }
@@ -187,13 +200,23 @@ func (l *ledger) wait(now time.Time) relay.Wait {
 			return relay.Wait{Limit: relay.LimitWhileAwake}
 		}
 	}
+	w := l.rateWait(held, now)
+	if l.spreadOn() && (w.Limit == relay.NoLimit || !w.Until.IsZero() && w.Until.Before(l.Spread)) {
+		if pace := l.spread(); pace.tokens(now) < 1 {
+			return relay.Wait{Limit: relay.LimitSpread, Until: l.Spread}
+		}
+	}
+	return w
+}
+
+func (l *ledger) rateWait(held int, now time.Time) relay.Wait {
 	if !l.rateOn() {
 		return relay.Wait{}
 	}
 	w := relay.Wait{Limit: relay.LimitRate}
 	switch {
 	case l.limits.MaxRate.Messages-held-l.recent() > 0:
-		if l.tokens(now) > 0 {
+		if pace := l.rate(); pace.tokens(now) > 0 {
 			return relay.Wait{}
 		}
 		w.Until = l.Paced
@@ -205,43 +228,33 @@ func (l *ledger) wait(now time.Time) relay.Wait {
 
 // lease gives messages, at most what is left, to a worker.
 func (l *ledger) lease(now time.Time, messages int) {
-	if !l.rateOn() {
-		return
+	if l.rateOn() {
+		l.rate().spend(now, messages)
 	}
-	if oldest := now.Add(-l.worth(l.quantum())); l.Paced.Before(oldest) {
-		l.Paced = oldest
+	if l.spreadOn() {
+		l.spread().spend(now, messages)
 	}
-	l.Dry = false
-	l.Paced = l.Paced.Add(l.worth(messages))
-	l.Dry = l.tokens(now) < 1
 }
 
 // giveBack takes back what a worker does not use.
 func (l *ledger) giveBack(messages int) {
 	if l.rateOn() {
-		l.Paced = l.Paced.Add(-l.worth(messages))
+		l.rate().refund(messages)
+	}
+	if l.spreadOn() {
+		l.spread().refund(messages)
 	}
 }
 
-// quantum is what max_rate lets go in one go once it is used up, so that
-// 10000/h is not a burst and an hour of silence: about an envelope, or what
-// costs a fast relay not too many leases.
+// quantum is what may be leased in one go: what max_rate and max_messages_spread
+// let go once they are used up.
 func (l *ledger) quantum() int {
-	rate := l.limits.MaxRate
-	spread := min(max(time.Second, rate.Per/60), rate.Per)
-	return max(1, min(l.envelope(), int(float64(rate.Messages)*(float64(spread)/float64(rate.Per)))), rate.Messages/leases)
-}
-
-// worth is the time in which max_rate allows so many messages.
-func (l *ledger) worth(messages int) time.Duration {
-	return time.Duration(float64(l.limits.MaxRate.Per) * (float64(messages) / float64(l.limits.MaxRate.Messages)))
-}
-
-// tokens is what pacing allows now: two quanta at most.
-func (l *ledger) tokens(now time.Time) int {
-	if l.Dry && now.Before(l.Paced) {
-		return 0
+	n := relay.Unlimited
+	if l.rateOn() {
+		n = l.rate().quantum()
 	}
-	over := min(now.Sub(l.Paced), l.worth(l.quantum()))
-	return int(float64(l.quantum()) + float64(over)/float64(l.limits.MaxRate.Per)*float64(l.limits.MaxRate.Messages) + 1e-6)
+	if l.spreadOn() {
+		n = min(n, l.spread().quantum())
+	}
+	return n
 }

@@ -214,6 +214,11 @@ var drawn = map[string]func(t *rapid.T, l *relay.Limits){
 		l.MaxMessages = rapid.IntRange(1, 100).Draw(t, "max_messages")
 		l.MaxMessagesWindow = time.Duration(rapid.IntRange(1, 20).Draw(t, "max_messages_window")) * time.Second
 	},
+	"max_messages_spread": func(t *rapid.T, l *relay.Limits) {
+		l.MaxMessages = rapid.IntRange(1, 500).Draw(t, "max_messages")
+		l.MaxMessagesWindow = time.Duration(rapid.IntRange(1, 20).Draw(t, "max_messages_window")) * time.Second
+		l.MaxMessagesSpread = true
+	},
 	"max_rate": func(t *rapid.T, l *relay.Limits) {
 		l.MaxRate = relay.Rate{Messages: rapid.IntRange(1, 60).Draw(t, "max_rate"), Per: time.Duration(rapid.IntRange(1, 5).Draw(t, "per")) * time.Second}
 	},
@@ -304,6 +309,9 @@ func (w *world) checkCaps() {
 		return n
 	}
 	l, total := w.limits, 0
+	if l.Spread() != (relay.Rate{}) {
+		w.checkSpread()
+	}
 	for _, f := range w.flights {
 		total += f.counted
 		if l.MaxRate.Messages > 0 {
@@ -322,6 +330,20 @@ func (w *world) checkCaps() {
 	}
 	if l.MaxMessages > 0 && l.MaxMessagesWindow == 0 && total > l.MaxMessages {
 		w.t.Fatalf("%d messages, max_messages %d", total, l.MaxMessages)
+	}
+}
+
+// checkSpread: never have more messages been granted that count than two quanta
+// and what was due by then.
+func (w *world) checkSpread() {
+	flights := slices.SortedStableFunc(slices.Values(w.flights), func(a, b *flight) int { return a.granted.Compare(b.granted) })
+	l, n := ledger{limits: w.limits}, 0
+	for _, f := range flights {
+		n += f.counted
+		due := float64(w.limits.MaxMessages) * float64(f.granted.Sub(noon)) / float64(w.limits.MaxMessagesWindow)
+		if float64(n) > float64(2*l.spread().quantum())+due+1 {
+			w.t.Fatalf("%d messages by %v, %.1f are due", n, f.granted.Sub(noon), due)
+		}
 	}
 }
 

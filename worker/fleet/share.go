@@ -350,10 +350,7 @@ func (s *share) amount(now, at time.Time, l *ledger) int {
 	} else if now.Sub(s.leased) < shortLived {
 		s.chunk = min(2*s.chunk, longest)
 	}
-	chunk := s.chunk
-	if l.rateOn() {
-		chunk = min(chunk, l.quantum())
-	}
+	chunk := min(s.chunk, l.quantum())
 	fair := left / (2 * max(1, len(l.Workers)))
 	return min(chunk, max(fair, l.envelope()), left)
 }

@@ -140,6 +140,7 @@ func Reset(ctx context.Context, kv jetstream.KeyValue, name string) error {
 			}
 		}
 		l.Fresh, l.Used, l.Awake, l.AsleepUntil = 0, 0, 0, time.Time{}
+		l.Spread, l.SpreadDry = time.Time{}, false
 		l.Resets++
 		value, err := json.Marshal(l)
 		if err != nil {
@@ -190,7 +191,7 @@ func Look(ctx context.Context, kv jetstream.KeyValue, relays []relay.Config) (ma
 			l.stored(e.Created())
 		}
 		l.roll(time.Now())
-		n := Counters{Used: l.Used, Held: l.held(), Left: l.left(time.Now()), Awake: l.Awake}
+		n := Counters{Used: l.Used, Held: l.held(), Left: l.capsLeave(time.Now()), Awake: l.Awake}
 		if n.Left == relay.Unlimited {
 			n.Left = -1
 		}
