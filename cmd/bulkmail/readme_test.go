@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"fmt"
 	"io"
 	"os"
@@ -14,6 +15,7 @@ import (
 
 	"bulkmail/envelope"
 	relayconfig "bulkmail/relay/config"
+	"bulkmail/subjects"
 )
 
 // fence is a fenced block of a Markdown file.
@@ -167,6 +169,15 @@ func TestTheReadmeShowsCommandsThatExist(t *testing.T) {
 				at("%v", err)
 			}
 			continue
+		case "json":
+			seen["journal entry"]++
+			var e subjects.Entry
+			strict := json.NewDecoder(strings.NewReader(strings.Join(block.lines, "\n")))
+			strict.DisallowUnknownFields()
+			if err := strict.Decode(&e); err != nil || e.Event == "" || len(e.Results) == 0 {
+				at("no journal entry with results: %v", err)
+			}
+			continue
 		case "console":
 			block.lines = slices.DeleteFunc(block.lines, func(line string) bool { return !strings.HasPrefix(line, "$ ") })
 		case "sh":
@@ -181,7 +192,7 @@ func TestTheReadmeShowsCommandsThatExist(t *testing.T) {
 			checkCommand(c, seen, at)
 		}
 	}
-	for _, want := range []string{"bulkmail", "batch", "relays", "relay file"} {
+	for _, want := range []string{"bulkmail", "batch", "relays", "relay file", "journal entry"} {
 		if seen[want] == 0 {
 			t.Errorf("README.md shows no %s, or this test does not find it", want)
 		}
