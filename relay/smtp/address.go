@@ -1,5 +1,7 @@
 package smtp
 
+import "time"
+
 // address says MAIL, RCPT and DATA. It tells whether the server waits for the
 // message. Refused recipients have their verdict, those taken are marked.
 func (s *Session) address(t *transaction) (ready bool, err *Error) {
@@ -138,8 +140,18 @@ func (s *Session) readRCPTs(t *transaction) *Error {
 			return err
 		}
 	}
-	s.d.crowded.learn(t)
+	s.learnRoom(t)
 	return nil
+}
+
+// learnRoom learns for how many recipients the server has room.
+func (s *Session) learnRoom(t *transaction) {
+	if t.tooMany == 0 && !s.probing {
+		return
+	}
+	if s.d.crowded.learn(t, s.probing, time.Now()) {
+		s.probing = false
+	}
 }
 
 // refusedRCPT judges one recipient.

@@ -68,6 +68,7 @@ func (d *Dialer) open(ctx context.Context, credentials credentials, mode TLSMode
 		return nil, err
 	}
 	s.endedAt = time.Now()
+	s.mayProbe()
 	return s, nil
 }
 

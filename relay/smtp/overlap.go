@@ -185,29 +185,3 @@ func median(d []time.Duration) time.Duration {
 	slices.Sort(s)
 	return s[len(s)/2]
 }
-
-// A crowd is what a server taught us about how many recipients it takes in one
-// envelope.
-type crowd struct {
-	mu   sync.Mutex
-	most int // 0: nothing learnt
-}
-
-func (c *crowd) limit() int {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.most
-}
-
-// learn believes a 452 that says what it is about (4.5.3), or two in a row up
-// to the last recipient: a single bare one may as well be a full mailbox.
-func (c *crowd) learn(t *transaction) {
-	if t.tooMany == 0 || t.taken != t.roomFor || !t.told && t.tooMany < 2 {
-		return
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.most == 0 || t.roomFor < c.most {
-		c.most = t.roomFor
-	}
-}

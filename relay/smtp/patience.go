@@ -39,7 +39,7 @@ func (s *Session) stepByStep(t *transaction) (ready bool, err *Error) {
 			break // the rest would be told the same
 		}
 	}
-	s.d.crowded.learn(t)
+	s.learnRoom(t)
 	return s.sayDATA(t)
 }
 

@@ -35,6 +35,7 @@ func (s *Session) Send(ctx context.Context, e *Envelope, next func() *Envelope) 
 	if t.judged() {
 		s.judged++
 	}
+	s.mayProbe()
 	if n := s.caps.MaxMessages; n > 0 && s.sent >= n {
 		s.dead = true
 	}

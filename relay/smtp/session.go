@@ -28,6 +28,7 @@ type Session struct {
 	dirty   bool // the last transaction did not complete: RSET comes first
 	sent    int  // transactions begun
 	judged  int  // transactions in which somebody got a verdict
+	probing bool // the next envelope may hold more recipients than the server is known to take
 	dead    bool // no further envelope
 	closed  bool // the connection is closed
 	endedAt time.Time
@@ -135,6 +136,10 @@ func (s *Session) kill() {
 		return
 	}
 	s.closed = true
+	if s.probing {
+		s.probing = false
+		s.d.crowded.giveUp()
+	}
 	_ = s.raw.Close()
 	s.d.learnt.count(-1)
 	s.out.join()
@@ -145,13 +150,22 @@ func (s *Session) Usable() bool { return !s.dead }
 
 // MaxRecipients is how many recipients the server takes in one envelope, as it
 // announced (RFC 9422 RCPTMAX) or taught us (452 at the k-th RCPT); 0 when
-// unknown.
+// unknown. Once in a while it is twice what we were taught, to see whether that
+// still holds.
 func (s *Session) MaxRecipients() int {
-	announced, taught := s.caps.MaxRecipients, s.d.crowded.limit()
+	announced, taught := s.caps.MaxRecipients, s.d.crowded.limit(s.probing)
 	if announced == 0 || taught > 0 && taught < announced {
 		return taught
 	}
 	return announced
+}
+
+// mayProbe lets this session try for all whether the server takes more
+// recipients than it did.
+func (s *Session) mayProbe() {
+	if !s.probing && !s.dead && s.d.crowded.limit(false) > 0 {
+		s.probing = s.d.crowded.probe(time.Now())
+	}
 }
 
 // MaxDomains is of how many domains the recipients of one envelope may be, as
