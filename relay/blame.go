@@ -31,6 +31,7 @@ func (p *Pool) blame(m *member, now time.Time, what mishap, err error) *Error {
 		return cause // nothing new, or we cut it off ourselves
 	}
 	m.stats.lastError, m.stats.lastErrorTime = cause, now
+	m.stats.errors++
 
 	h := &m.health
 	news := false

@@ -22,6 +22,10 @@ type Outlets struct {
 	// all relays, whatever they are configured to do with them. It is called
 	// concurrently.
 	Conversation func(relay, line string)
+
+	// Took, if not nil, makes for each relay what is told how long the phases
+	// of its sessions take: see [smtp.Dialer].
+	Took func(relay string) func(smtp.Phase, time.Duration)
 }
 
 // FromConfig makes the relays that cfgs describe. All problems are reported
@@ -67,6 +71,9 @@ func dialer(c Config, out Outlets, logs map[string]*conversation) (Dialer, error
 	}
 	if d.Log != nil {
 		d.Log = d.Log.With("relay", c.Name)
+	}
+	if out.Took != nil {
+		d.Took = out.Took(c.Name)
 	}
 	switch c.TLS {
 	case TLSNone:

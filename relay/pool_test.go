@@ -357,27 +357,6 @@ func TestARateIsKeptInEverySecondAndUsed(t *testing.T) {
 	})
 }
 
-func TestStatusTellsWhatWasSent(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		refuse := &recorder{reply: func(_ int, e *smtp.Envelope) error {
-			answer(e, smtp.Accepted)
-			e.Results[0].Status = smtp.Rejected
-			return nil
-		}}
-		p := NewPool([]Relay{named("a", refuse, func(c *Config) { c.MaxMessages = 1000 })}, Options{})
-		<-add(p, "x", 250).finished
-		at := time.Now()
-		synctest.Wait()
-		s := p.Status()[0]
-		if s.Relay != "a" || s.State != Awake || s.Messages != 247 || s.Envelopes != 3 || !s.LastMessage.Equal(at) ||
-			s.LastError != nil || s.Sessions != 1 || s.Busy != 0 || s.Left != 753 {
-			t.Errorf("%+v", s)
-		}
-		closePool(t, p)
-	})
-}
-
 func TestCloseFinishesWhatIsBeingSentAndNothingElse(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

@@ -244,10 +244,15 @@ func (s *session) sent(e *Envelope, err error) *Envelope {
 	s.atMost = atMost
 	s.messages -= len(e.Recipients) - t.tried
 	e.allowance.Settle(now, len(e.Recipients), t.counted)
-	if t.accepted > 0 {
+	switch {
+	case t.accepted > 0:
 		m.stats.messages += int64(t.accepted)
 		m.stats.envelopes++
 		m.stats.lastMessage = now
+	case t.verdicts > 0:
+		m.stats.refused++
+	default:
+		m.stats.failed++
 	}
 	what := mishap{
 		began:     s.started,

@@ -30,6 +30,9 @@ type Status struct {
 
 	Messages      int64     // accepted, as the seed counts: recipients
 	Envelopes     int64     // with at least one recipient accepted
+	Refused       int64     // envelopes with verdicts, all of them refusals
+	Failed        int64     // envelopes without a verdict on anybody: the relay, or the session, was unwell
+	Errors        int64     // of sessions, and of attempts to have one
 	LastMessage   time.Time // the seed's time_of_last_message
 	LastError     *Error    // nil: none so far
 	LastErrorTime time.Time
@@ -38,10 +41,11 @@ type Status struct {
 
 // stats is what is counted for Status.
 type stats struct {
-	messages, envelopes int64
-	lastMessage         time.Time
-	lastError           *Error
-	lastErrorTime       time.Time
+	messages, envelopes     int64
+	refused, failed, errors int64
+	lastMessage             time.Time
+	lastError               *Error
+	lastErrorTime           time.Time
 }
 
 // Status tells the state of each relay, in the order of the configuration.
@@ -61,6 +65,9 @@ func (p *Pool) Status() []Status {
 			Dialing:       len(m.dials),
 			Messages:      m.stats.messages,
 			Envelopes:     m.stats.envelopes,
+			Refused:       m.stats.refused,
+			Failed:        m.stats.failed,
+			Errors:        m.stats.errors,
 			LastMessage:   m.stats.lastMessage,
 			LastError:     m.stats.lastError,
 			LastErrorTime: m.stats.lastErrorTime,

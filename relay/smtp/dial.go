@@ -80,6 +80,7 @@ func (d *Dialer) connect(ctx context.Context, mode TLSMode) (*Session, *Error) {
 	}
 	var last *Error
 	for i := range d.Tries {
+		began := d.clock()
 		conn, err := d.dial(ctx, addrs[i%len(addrs)])
 		if err != nil {
 			if last = d.unreachable(ctx, err); ctx.Err() != nil {
@@ -87,6 +88,7 @@ func (d *Dialer) connect(ctx context.Context, mode TLSMode) (*Session, *Error) {
 			}
 			continue
 		}
+		d.took(PhaseConnect, began, nil)
 		s := d.newSession(conn)
 		end := s.watch(ctx)
 		last = s.greeted(ctx, mode)
@@ -162,6 +164,7 @@ func (s *Session) greeted(ctx context.Context, mode TLSMode) *Error {
 			return err
 		}
 	}
+	began := s.d.clock()
 	a, err := s.in.next(s.d.timeout(cmdConnect))
 	if err != nil {
 		e := gone(cmdConnect, err)
@@ -174,6 +177,7 @@ func (s *Session) greeted(ctx context.Context, mode TLSMode) *Error {
 		}
 		return e
 	}
+	s.d.took(PhaseGreeting, began, nil)
 	return s.expect(cmdConnect, a, "MBS005")
 }
 
@@ -202,11 +206,21 @@ func (s *Session) introduce(ctx context.Context, credentials credentials, mode T
 	if credentials.none() {
 		return nil
 	}
-	return s.authenticate(credentials)
+	began := s.d.clock()
+	err := s.authenticate(credentials)
+	s.d.took(PhaseAuth, began, err)
+	return err
 }
 
 // hello says EHLO, or HELO to servers that do not know it.
 func (s *Session) hello() *Error {
+	began := s.d.clock()
+	err := s.sayHello()
+	s.d.took(PhaseHello, began, err)
+	return err
+}
+
+func (s *Session) sayHello() *Error {
 	s.caps = Capabilities{}
 	if s.d.LMTP {
 		a, err := s.ask(cmdLHLO, "LHLO "+s.d.Domain)

@@ -53,6 +53,7 @@ type Dialer struct {
 	Overlap      Overlap
 
 	Conversation func(line string)                                                 // each line of the conversation; nil: none (seed: CONVERSATION)
+	Took         func(Phase, time.Duration)                                        // how long each phase took that came to its end; called by every session, and must not wait; nil: nobody
 	NetDial      func(ctx context.Context, network, addr string) (net.Conn, error) // nil: net.Dialer
 	Log          *slog.Logger                                                      // nil: discarded
 

@@ -91,7 +91,9 @@ func (s *Session) take(ctx context.Context, t *transaction, e *Envelope) error {
 
 // transact is one transaction from MAIL to the reply to the lone dot.
 func (s *Session) transact(ctx context.Context, t *transaction, next func() *Envelope) *Error {
+	began := s.d.clock()
 	ready, err := s.address(t)
+	s.d.took(PhaseEnvelope, began, err)
 	if err == nil && ready {
 		err = s.deliver(ctx, t, next)
 	}
@@ -113,6 +115,7 @@ func (s *Session) deliver(ctx context.Context, t *transaction, next func() *Enve
 			return &Error{Command: cmdDATA.String(), Err: err}
 		}
 	}
+	began := s.d.clock()
 	message := t.e.Message.Wire()
 	s.out.begin()
 	s.out.buf = append(s.out.buf, ".\r\n"...)
@@ -122,10 +125,14 @@ func (s *Session) deliver(ctx context.Context, t *transaction, next func() *Enve
 	s.said(s.out.buf)
 	_ = s.writeMessage(message, s.out.buf) // its error shows when the reply is read
 	ended := int64(len(message) + len(".\r\n"))
+	var err *Error
 	if s.d.LMTP {
-		return s.readEnds(t, ended)
+		err = s.readEnds(t, ended)
+	} else {
+		err = s.readEnd(t, ended)
 	}
-	return s.readEnd(t, ended)
+	s.d.took(PhaseMessage, began, err)
+	return err
 }
 
 // readEnd reads the reply to the lone dot, which holds for all recipients

@@ -94,6 +94,7 @@ func (s *Session) startTLS(ctx context.Context, mode TLSMode) *Error {
 }
 
 func (s *Session) encrypt(ctx context.Context) *Error {
+	began := s.d.clock()
 	conn := tls.Client(s.raw, s.d.tls.config)
 	ctx, cancel := context.WithTimeout(ctx, s.d.timeout(cmdStartTLS))
 	defer cancel()
@@ -102,6 +103,7 @@ func (s *Session) encrypt(ctx context.Context) *Error {
 		s.kill()
 		return e
 	}
+	s.d.took(PhaseTLS, began, nil)
 	s.use(conn)
 	return nil
 }

@@ -1,0 +1,93 @@
+package smtp_test
+
+import (
+	"context"
+	"crypto/tls"
+	"net/http/httptest"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"bulkmail/envelope"
+	"bulkmail/relay/sink"
+	"bulkmail/relay/smtp"
+)
+
+func TestEachPhaseIsToldWithTheTimeItTook(t *testing.T) {
+	t.Parallel()
+	const delay = 30 * time.Millisecond
+	web := httptest.NewUnstartedServer(nil)
+	web.StartTLS()
+	web.Close()
+	rules, err := sink.ParseRules("RCPT:gone@example.net=550 5.1.1 no such user")
+	if err != nil {
+		t.Fatal(err)
+	}
+	server, err := sink.Start(sink.Options{
+		TLS: &tls.Config{Certificates: web.TLS.Certificates}, User: "ann", Password: "secret", Delay: delay, Rules: rules,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := server.Close(context.WithoutCancel(t.Context())); err != nil {
+			t.Error(err)
+		}
+	})
+	message, err := envelope.NewMessage("Subject: t\n\nhi\n")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var told []smtp.Phase
+	took := make(map[smtp.Phase]time.Duration)
+	d := smtp.Dialer{
+		Addr: server.Addr(), Domain: "client.test", TLS: smtp.Required, User: "ann", Password: "secret", Tries: 1,
+		Took: func(p smtp.Phase, d time.Duration) { // one session, so one goroutine
+			told = append(told, p)
+			took[p] += d
+		},
+	}
+	began := time.Now()
+	s, err := d.Dial(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The second one has nobody left to send a message to.
+	for _, to := range []string{"bob@example.net", "gone@example.net"} {
+		if err := s.Send(t.Context(), &smtp.Envelope{From: "a@example.com", Recipients: []string{to}, Message: message}, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	all := time.Since(began)
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	want := []smtp.Phase{smtp.PhaseConnect, smtp.PhaseGreeting, smtp.PhaseHello, smtp.PhaseTLS, smtp.PhaseHello, smtp.PhaseAuth,
+		smtp.PhaseEnvelope, smtp.PhaseMessage, smtp.PhaseEnvelope}
+	if diff := cmp.Diff(want, told); diff != "" {
+		t.Error(diff)
+	}
+	var sum time.Duration
+	for p, d := range took {
+		if sum += d; d <= 0 {
+			t.Errorf("%v took %v", p, d)
+		}
+	}
+	if sum > all {
+		t.Errorf("the phases took %v of %v", sum, all)
+	}
+	if took[smtp.PhaseMessage] < delay {
+		t.Errorf("the message took %v, the server %v", took[smtp.PhaseMessage], delay)
+	}
+}
+
+func TestAPhaseThatDoesNotComeToItsEndIsNotTold(t *testing.T) {
+	t.Parallel()
+	d := smtp.Dialer{Addr: "127.0.0.1:1", Domain: "client.test", TLS: smtp.NoTLS, Tries: 2, Took: func(p smtp.Phase, _ time.Duration) {
+		t.Errorf("%v is told of a connection that is refused", p)
+	}}
+	if _, err := d.Dial(t.Context()); err == nil {
+		t.Error("there is something at port 1")
+	}
+}
