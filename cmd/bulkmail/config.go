@@ -29,6 +29,7 @@ type config struct {
 	NATSTLSCA   string `envconfig:"NATS_TLS_CA" desc:"PEM file of the broker's CA"`
 	NATSTLSCert string `envconfig:"NATS_TLS_CERT" desc:"PEM file of our certificate"`
 	NATSTLSKey  string `envconfig:"NATS_TLS_KEY" desc:"PEM file of its key"`
+	NATSInbox   string `envconfig:"NATS_INBOX" desc:"prefix of the subjects that answers come on, for users of a broker who may hear no other (_INBOX)"`
 	Prefix      string `envconfig:"PREFIX" default:"bulkmail" desc:"first token of every subject; streams are upper-case of it"`
 	Replicas    int    `envconfig:"REPLICAS" default:"1" desc:"copies of each stream in a cluster"`
 
@@ -134,6 +135,9 @@ func (c *config) check(bad map[string]bool) []error {
 	}
 	if (c.NATSTLSCert == "") != (c.NATSTLSKey == "") {
 		problem("NATS_TLS_CERT, BULKMAIL_NATS_TLS_KEY", "set both or neither")
+	}
+	if strings.ContainsAny(c.NATSInbox, "*> \t") || slices.Contains(strings.Split(c.NATSInbox, "."), "") && c.NATSInbox != "" {
+		problem("NATS_INBOX", "%q is no prefix of a subject; use for example _INBOX_worker", c.NATSInbox)
 	}
 	for key, file := range map[string]string{"NATS_CREDS": c.NATSCreds, "NATS_TLS_CA": c.NATSTLSCA, "NATS_TLS_CERT": c.NATSTLSCert, "NATS_TLS_KEY": c.NATSTLSKey} {
 		if file == "" {

@@ -59,7 +59,7 @@ func TestEachVariableIsRead(t *testing.T) {
 	token := writeFile(t, "token", "0123456789abcdef\n")
 	setEnvironment(t, map[string]string{
 		"BULKMAIL_NATS_URL": "nats://broker:4222", "BULKMAIL_NATS_CREDS": creds, "BULKMAIL_NATS_TLS_CA": cert,
-		"BULKMAIL_NATS_TLS_CERT": cert, "BULKMAIL_NATS_TLS_KEY": key,
+		"BULKMAIL_NATS_TLS_CERT": cert, "BULKMAIL_NATS_TLS_KEY": key, "BULKMAIL_NATS_INBOX": "_INBOX_mine",
 		"BULKMAIL_PREFIX": "Mine-2", "BULKMAIL_REPLICAS": "3", "BULKMAIL_DATA_DIR": "/data", "BULKMAIL_LISTEN": ":4333",
 		"BULKMAIL_SYNC": "interval", "BULKMAIL_RELAYS": "smtp://a", "BULKMAIL_RELAYS_FILE": "r.yaml", "BULKMAIL_BATCHES": "16",
 		"BULKMAIL_ACK_WAIT": "1m", "BULKMAIL_OUTCOMES_MAX_AGE": "2h", "BULKMAIL_RETRY_DELAYS": "1s,2s", "BULKMAIL_RETRY_FOR": "3h",
@@ -71,7 +71,7 @@ func TestEachVariableIsRead(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := config{
-		NATSURL: "nats://broker:4222", NATSCreds: creds, NATSTLSCA: cert, NATSTLSCert: cert, NATSTLSKey: key,
+		NATSURL: "nats://broker:4222", NATSCreds: creds, NATSTLSCA: cert, NATSTLSCert: cert, NATSTLSKey: key, NATSInbox: "_INBOX_mine",
 		Prefix: "Mine-2", Replicas: 3, DataDir: "/data", Listen: ":4333", Sync: "interval", Relays: "smtp://a", RelaysFile: "r.yaml",
 		Batches: 16, AckWait: time.Minute, OutcomesMaxAge: 2 * time.Hour, RetryDelays: []time.Duration{time.Second, 2 * time.Second},
 		RetryFor: 3 * time.Hour, InDoubt: "resend", DrainTimeout: 4 * time.Second,
@@ -121,6 +121,7 @@ func TestEveryProblemIsReportedAtOnce(t *testing.T) {
 		"BULKMAIL_NATS_TLS_CA":      {"/nowhere", "BULKMAIL_NATS_TLS_CA: open /nowhere: no such file or directory"},
 		"BULKMAIL_HTTP":             {"0.0.0.0", `BULKMAIL_HTTP: "0.0.0.0" is no address; use host:port, for example 127.0.0.1:8080`},
 		"BULKMAIL_HTTP_TOKEN_FILE":  {"/nowhere", "BULKMAIL_HTTP_TOKEN_FILE: open /nowhere: no such file or directory"},
+		"BULKMAIL_NATS_INBOX":       {"mine.*", `BULKMAIL_NATS_INBOX: "mine.*" is no prefix of a subject; use for example _INBOX_worker`},
 		"BULKMAIL_NATS_TLS_CERT":    {"/nowhere", "BULKMAIL_NATS_TLS_CERT, BULKMAIL_NATS_TLS_KEY: set both or neither"},
 	}
 	env := make(map[string]string)

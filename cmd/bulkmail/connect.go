@@ -48,6 +48,9 @@ func (c config) natsOptions(name string, log *slog.Logger) []nats.Option {
 	if c.NATSTLSCert != "" {
 		o = append(o, nats.ClientCert(c.NATSTLSCert, c.NATSTLSKey))
 	}
+	if c.NATSInbox != "" {
+		o = append(o, nats.CustomInboxPrefix(c.NATSInbox))
+	}
 	return o
 }
 
@@ -73,6 +76,19 @@ func connect(ctx context.Context, s *streams, name string) (*client, error) {
 }
 
 func (c config) connect(ctx context.Context, names subjects.Names, name string, log *slog.Logger) (*client, error) {
+	cl, err := c.connectOnly(names, name, log)
+	if err != nil {
+		return nil, err
+	}
+	if err := cl.ready(ctx, slog.New(slog.DiscardHandler)); err != nil {
+		cl.nc.Close()
+		return nil, err
+	}
+	return cl, nil
+}
+
+// connectOnly connects, and does not look at what is there.
+func (c config) connectOnly(names subjects.Names, name string, log *slog.Logger) (*client, error) {
 	nc, err := nats.Connect(c.NATSURL, c.natsOptions(name, log)...)
 	if err != nil {
 		return nil, unreachable(c.NATSURL, err)
@@ -82,12 +98,7 @@ func (c config) connect(ctx context.Context, names subjects.Names, name string, 
 		nc.Close()
 		return nil, err
 	}
-	cl := &client{config: c, nc: nc, js: js, names: names, log: log}
-	if err := cl.ready(ctx); err != nil {
-		nc.Close()
-		return nil, err
-	}
-	return cl, nil
+	return &client{config: c, nc: nc, js: js, names: names, log: log}, nil
 }
 
 // unreachable says of a broker that cannot be used what to change.
@@ -162,8 +173,8 @@ func checkURLs(urls string) error {
 
 // ready makes what is missing on the broker, so that one can publish before the
 // first worker has started.
-func (c *client) ready(ctx context.Context) error {
-	err := subjects.Provision(ctx, c.js, c.names, c.provision(), slog.New(slog.DiscardHandler))
+func (c *client) ready(ctx context.Context, log *slog.Logger) error {
+	err := subjects.Provision(ctx, c.js, c.names, c.provision(), log)
 	if errors.Is(err, jetstream.ErrJetStreamNotEnabled) || errors.Is(err, nats.ErrNoResponders) {
 		return fmt.Errorf("broker %s runs without JetStream: start it with -js", c.nc.ConnectedUrlRedacted())
 	}

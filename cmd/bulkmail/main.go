@@ -3,9 +3,10 @@
 //
 // One file a command or group of commands: worker.go, publish.go, status.go,
 // outcomes.go, campaigns.go (pause, resume, cancel), dead.go, relays.go, sink.go,
-// demo.go, bench.go, health.go, man.go, version.go. What they share:
-// completion.go, campaign.go (what was published), config.go (the environment),
-// logging.go, connect.go (the broker), http.go (what a worker serves), table.go.
+// demo.go, bench.go, health.go, man.go, version.go, provision.go, certs.go. What
+// they share: completion.go, campaign.go (what was published), config.go (the
+// environment), logging.go, connect.go (the broker), http.go (what a worker
+// serves), table.go.
 package main
 
 import (
@@ -106,7 +107,7 @@ recipient. What is deferred is tried again.`,
 		},
 	}
 	root.AddCommand(newDemo(s), newWorker(s), newPublish(s), newStatus(s), newOutcomes(s), newPause(s), newResume(s), newCancel(s),
-		newDead(s), newRelays(s), newSink(s), newHealth(s), newBench(s), newMan(s), newVersion(s))
+		newDead(s), newRelays(s), newSink(s), newHealth(s), newBench(s), newMan(s), newVersion(s), newProvision(s), newCerts(s))
 	root.SetVersionTemplate("{{.Version}}\n")
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usage(cmd, err)

@@ -67,6 +67,7 @@ func TestCommandLine(t *testing.T) {
 			"await":       awaitCommand,
 			"hangup":      hangupCommand,
 			"terminate":   terminateCommand,
+			"ends":        endsCommand,
 			"exits":       exitsCommand,
 			"freeport":    freeportCommand,
 			"publish-raw": publishRawCommand,
@@ -170,13 +171,18 @@ func (p *program) terminate() (int, error) {
 	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return 0, err
 	}
+	return p.exit()
+}
+
+// exit waits for the end and returns the exit code.
+func (p *program) exit() (int, error) {
 	timeout := time.NewTimer(patience)
 	defer timeout.Stop()
 	select {
 	case <-p.exited:
 		return p.cmd.ProcessState.ExitCode(), nil
 	case <-timeout.C:
-		return 0, fmt.Errorf("still running %s after SIGTERM:\n%s", patience, p.errors())
+		return 0, fmt.Errorf("still running after %s:\n%s", patience, p.errors())
 	}
 }
 
@@ -243,6 +249,20 @@ func terminateCommand(ts *testscript.TestScript, neg bool, args []string) {
 	p := programOf(ts, args[0])
 	code, err := p.terminate()
 	ts.Check(err)
+	p.leave(ts, args, code)
+}
+
+// ends NAME [CODE] does the same with a program that ends by itself.
+func endsCommand(ts *testscript.TestScript, neg bool, args []string) {
+	usageOf(ts, neg || len(args) < 1 || len(args) > 2, "ends NAME [CODE]")
+	p := programOf(ts, args[0])
+	code, err := p.exit()
+	ts.Check(err)
+	p.leave(ts, args, code)
+}
+
+// leave checks the exit code and leaves the output of a program in files.
+func (p *program) leave(ts *testscript.TestScript, args []string, code int) {
 	if want := append(args, "0")[1]; strconv.Itoa(code) != want {
 		ts.Fatalf("%s ended with %d, not %s:\n%s", args[0], code, want, p.errors())
 	}

@@ -85,3 +85,32 @@ func TestWithoutAGoodPasswordNothingIsTaken(t *testing.T) {
 		t.Errorf("error with a wrong password is %v", err)
 	}
 }
+
+func TestWhereThereIsTLSAPasswordInTheClearIsNotTaken(t *testing.T) {
+	t.Parallel()
+	cert, pool := certificate(t)
+	s := start(t, sink.Options{TLS: &tls.Config{Certificates: []tls.Certificate{cert}}, User: "ann", Password: "secret"})
+	c, err := smtp.Dial(s.Addr())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if ok, _ := c.Extension("AUTH"); ok {
+		t.Error("AUTH is offered in the clear")
+	}
+	auth := smtp.PlainAuth("", "ann", "secret", "127.0.0.1")
+	if err := c.Auth(auth); err == nil || !strings.HasPrefix(err.Error(), "523 ") {
+		t.Errorf("error of AUTH in the clear is %v", err)
+	}
+	c, err = smtp.Dial(s.Addr()) // the client hung up on that
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if err := c.StartTLS(&tls.Config{ServerName: "127.0.0.1", RootCAs: pool}); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Auth(auth); err != nil {
+		t.Error(err)
+	}
+}

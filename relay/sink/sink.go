@@ -41,7 +41,7 @@ type Options struct {
 	MaxRcpt int           // recipients a transaction, then 452 4.5.3; 0: no limit
 
 	TLS      *tls.Config // not nil: STARTTLS is offered
-	User     string      // not empty: AUTH PLAIN, also in the clear, is offered and MAIL wants it
+	User     string      // not empty: MAIL wants AUTH PLAIN, which is offered under TLS, or in the clear where there is no TLS
 	Password string
 
 	// Recorder, if not nil, is called with each transaction that is taken,
@@ -94,7 +94,7 @@ func Start(opts Options) (*Server, error) {
 	s.smtp = gosmtp.NewServer(gosmtp.BackendFunc(s.newSession))
 	s.smtp.Domain = opts.Domain
 	s.smtp.TLSConfig = opts.TLS
-	s.smtp.AllowInsecureAuth = true
+	s.smtp.AllowInsecureAuth = opts.TLS == nil
 	s.smtp.EnableSMTPUTF8 = true
 	s.smtp.EnableDSN = true
 	s.smtp.ErrorLog = libraryLog{opts.Log}
