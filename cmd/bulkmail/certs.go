@@ -97,7 +97,7 @@ func (o *certsOptions) wanted(now time.Time) ([]*x509.Certificate, error) {
 		name, hosts, _ := strings.Cut(server, "=")
 		c := add("server", name)
 		c.ExtKeyUsage = append(c.ExtKeyUsage, x509.ExtKeyUsageServerAuth)
-		for _, host := range strings.Split(hosts, ",") {
+		for host := range strings.SplitSeq(hosts, ",") {
 			switch ip := net.ParseIP(host); {
 			case ip != nil:
 				c.IPAddresses = append(c.IPAddresses, ip)

@@ -19,6 +19,7 @@ const healthTimeout = 5 * time.Second
 
 func newHealth(s *streams) *cobra.Command {
 	var ready bool
+	var url string
 	cmd := &cobra.Command{
 		Use:   "health",
 		Short: "Ask the worker at BULKMAIL_HTTP whether it is alive, or ready",
@@ -27,16 +28,28 @@ can work: broker reached, streams there, a relay usable, not draining. The exit
 code is 0 if so and 1 if not. It is meant for health checks of containers, with
 the environment of the worker.
 
+With --url it asks that instead: whatever answers 200 when all is well, as the
+monitoring of a NATS server does. Images without a shell have nothing else to ask
+with.
+
 A worker that found the default port taken has another one: its log says so, and
 BULKMAIL_HTTP must be set to that.`,
 		Example: `  bulkmail health
-  BULKMAIL_HTTP=127.0.0.1:8081 bulkmail health --ready`,
+  BULKMAIL_HTTP=127.0.0.1:8081 bulkmail health --ready
+  bulkmail health --url http://127.0.0.1:8222/healthz`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			switch {
+			case url != "" && ready:
+				return usage(cmd, errors.New("--ready and --url do not go together: say /readyz in the URL"))
+			case url != "":
+				return checkURL(cmd.Context(), s, url)
+			}
 			return checkHealth(cmd.Context(), s, ready)
 		},
 	}
 	cmd.Flags().BoolVar(&ready, "ready", false, "ask whether it can work")
+	cmd.Flags().StringVar(&url, "url", "", "ask this `URL` instead")
 	return cmd
 }
 
@@ -93,4 +106,29 @@ func (c config) askWorker(ctx context.Context, path string) (status int, body st
 		return 0, "", fmt.Errorf("worker at %s: %w", c.HTTP, err)
 	}
 	return response.StatusCode, strings.TrimSpace(string(text)), nil
+}
+
+// checkURL asks anything.
+func checkURL(ctx context.Context, s *streams, url string) error {
+	ctx, cancel := context.WithTimeout(ctx, healthTimeout)
+	defer cancel()
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return &usageError{fmt.Errorf("--url: %w", err)}
+	}
+	response, err := (&http.Transport{DisableKeepAlives: true}).RoundTrip(request) // directly, whatever proxy is set
+	if err != nil {
+		return fmt.Errorf("--url: %w", err)
+	}
+	defer response.Body.Close()
+	text, err := io.ReadAll(io.LimitReader(response.Body, 4<<10))
+	if err != nil {
+		return fmt.Errorf("--url %s: %w", url, err)
+	}
+	body := strings.ReplaceAll(strings.TrimSpace(string(text)), "\n", "; ")
+	if response.StatusCode != http.StatusOK {
+		return fmt.Errorf("%s is not well: %s: %s", url, response.Status, body)
+	}
+	_, err = fmt.Fprintln(s.out, body)
+	return err
 }
