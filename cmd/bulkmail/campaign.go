@@ -11,6 +11,7 @@ import (
 
 	"bulkmail/envelope"
 	"bulkmail/subjects"
+	"bulkmail/subjects/tail"
 )
 
 // campaigns reads and writes the campaigns bucket.
@@ -100,43 +101,38 @@ func (c *client) published(ctx context.Context, campaign string, queued func(id 
 // readJournals calls each with every entry of a campaign's journals as they
 // stand now, in order.
 func (c *client) readJournals(ctx context.Context, campaign string, each func(id string, e subjects.Entry)) error {
-	consumer, err := c.js.OrderedConsumer(ctx, c.names.OutcomesStream(), jetstream.OrderedConsumerConfig{
-		FilterSubjects: []string{c.names.CampaignOutcomes(campaign)},
-		DeliverPolicy:  jetstream.DeliverAllPolicy,
-	})
+	name, subject := c.names.OutcomesStream(), c.names.CampaignOutcomes(campaign)
+	stream, err := c.js.Stream(ctx, name)
 	if err != nil {
 		return fmt.Errorf("read journals: %w", err)
 	}
-	info, err := consumer.Info(ctx)
-	if err != nil {
-		return fmt.Errorf("read journals: %w", err)
-	}
-	if info.NumPending == 0 {
+	last, err := stream.GetLastMsgForSubject(ctx, subject)
+	if errors.Is(err, jetstream.ErrMsgNotFound) {
 		return nil
 	}
-	entries, err := consumer.Messages()
+	if err != nil {
+		return fmt.Errorf("read journals: %w", err)
+	}
+	entries, err := tail.Open(ctx, c.js, name, subject, 0)
 	if err != nil {
 		return fmt.Errorf("read journals: %w", err)
 	}
 	defer entries.Stop()
-	for {
-		m, err := entries.Next(jetstream.NextContext(ctx))
+	for entries.After() < last.Sequence {
+		m, err := entries.Next(ctx)
 		if err != nil {
 			return fmt.Errorf("read journals: %w", err)
+		}
+		if entries.After() > last.Sequence { // the last one is too old by now, and gone
+			return nil
 		}
 		id, e, err := c.decodeEntry(m)
 		if err != nil {
 			return err
 		}
 		each(id, e)
-		meta, err := m.Metadata()
-		if err != nil {
-			return err
-		}
-		if meta.NumPending == 0 {
-			return nil
-		}
 	}
+	return nil
 }
 
 func (c *client) decodeEntry(m jetstream.Msg) (id string, e subjects.Entry, err error) {

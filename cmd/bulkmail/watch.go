@@ -12,6 +12,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"bulkmail/subjects"
+	"bulkmail/subjects/tail"
 )
 
 // A watch follows the journals and dead letters of one campaign from its first
@@ -32,13 +33,13 @@ type event struct {
 }
 
 func newWatch(ctx context.Context, c *client, campaign string) (*watch, error) {
-	entries, err := follow(ctx, c.js, c.names.OutcomesStream(), c.names.CampaignOutcomes(campaign))
+	entries, err := tail.Open(ctx, c.js, c.names.OutcomesStream(), c.names.CampaignOutcomes(campaign), 0)
 	if err != nil {
 		return nil, fmt.Errorf("watch campaign %s: %w", campaign, err)
 	}
-	dead, err := follow(ctx, c.js, c.names.DeadStream(), c.names.Dead(campaign))
+	dead, err := tail.Open(ctx, c.js, c.names.DeadStream(), c.names.Dead(campaign), 0)
 	if err != nil {
-		entries.stop()
+		entries.Stop()
 		return nil, fmt.Errorf("watch campaign %s: %w", campaign, err)
 	}
 	w := &watch{campaign: campaign, events: make(chan event), failed: make(chan error, 2)}
@@ -57,11 +58,11 @@ func newWatch(ctx context.Context, c *client, campaign string) (*watch, error) {
 	return w, nil
 }
 
-func (w *watch) pump(ctx context.Context, f *follower, decode func(jetstream.Msg) (event, error)) {
+func (w *watch) pump(ctx context.Context, from *tail.Tail, decode func(jetstream.Msg) (event, error)) {
 	w.pumps.Go(func() {
-		defer f.stop()
+		defer from.Stop()
 		for {
-			m, err := f.next(ctx)
+			m, err := from.Next(ctx)
 			var e event
 			if err == nil {
 				e, err = decode(m)

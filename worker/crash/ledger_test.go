@@ -14,6 +14,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"bulkmail/subjects"
+	"bulkmail/subjects/tail"
 )
 
 // A ledger follows all journals, as a user who reads the outcomes would.
@@ -74,9 +75,21 @@ func follow(t testing.TB, js jetstream.JetStream, names subjects.Names) *ledger 
 		changed: make(chan struct{}),
 	}
 	ctx, cancel := context.WithCancel(context.Background())
+	entries, err := tail.Open(ctx, js, names.OutcomesStream(), names.Outcomes("*", "*"), 0)
+	if err != nil {
+		t.Fatal(err)
+	}
 	l.reading.Go(func() {
-		for after := uint64(0); ctx.Err() == nil; {
-			after = l.readOn(ctx, t, js, after)
+		defer entries.Stop()
+		for {
+			msg, err := entries.Next(ctx)
+			if err != nil {
+				if ctx.Err() == nil {
+					t.Errorf("follow journals: %v", err)
+				}
+				return
+			}
+			l.read(t, msg)
 		}
 	})
 	t.Cleanup(func() {
@@ -84,38 +97,6 @@ func follow(t testing.TB, js jetstream.JetStream, names subjects.Names) *ledger 
 		l.reading.Wait()
 	})
 	return l
-}
-
-// readOn reads what comes behind a sequence until nothing has come for a while,
-// and returns where it ended: an ordered consumer has stayed silent for good
-// after the server that held it was killed.
-func (l *ledger) readOn(ctx context.Context, t testing.TB, js jetstream.JetStream, after uint64) uint64 {
-	opening, cancel := context.WithTimeout(ctx, 5*time.Second)
-	defer cancel()
-	c, err := js.OrderedConsumer(opening, l.names.OutcomesStream(), jetstream.OrderedConsumerConfig{
-		DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: after + 1,
-	})
-	if err != nil {
-		<-opening.Done()
-		return after
-	}
-	msgs, err := c.Messages(jetstream.PullExpiry(2*time.Second), jetstream.PullHeartbeat(500*time.Millisecond))
-	if err != nil {
-		return after
-	}
-	defer msgs.Stop()
-	for {
-		patient, cancel := context.WithTimeout(ctx, 3*time.Second)
-		msg, err := msgs.Next(jetstream.NextContext(patient))
-		cancel()
-		if err != nil {
-			return after
-		}
-		l.read(t, msg)
-		if meta, err := msg.Metadata(); err == nil {
-			after = meta.Sequence.Stream
-		}
-	}
 }
 
 func (l *ledger) read(t testing.TB, msg jetstream.Msg) {
