@@ -205,6 +205,32 @@ func TestTheReadmeShowsCommandsThatExist(t *testing.T) {
 	}
 }
 
+func TestTheReadmesBackupIsTried(t *testing.T) {
+	t.Parallel()
+	text, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	script, err := os.ReadFile("testdata/script/backup.txtar")
+	if err != nil {
+		t.Fatal(err)
+	}
+	tried := 0
+	for _, block := range fences(string(text)) {
+		for _, line := range block.lines {
+			if strings.HasPrefix(line, "nats backup") {
+				tried++
+				if !strings.Contains(string(script), "\nexec "+line+"\n") {
+					t.Errorf("README.md says %q, which no script does", line)
+				}
+			}
+		}
+	}
+	if tried != 2 {
+		t.Errorf("README.md has %d commands for backups, not a backup and a restore", tried)
+	}
+}
+
 // checkCommand checks one command of the README, and its environment.
 func checkCommand(c commandLine, seen map[string]int, at func(string, ...any)) {
 	if urls, ok := c.env["BULKMAIL_RELAYS"]; ok {
