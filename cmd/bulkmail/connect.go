@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -183,4 +184,16 @@ func (c *client) ready(ctx context.Context, log *slog.Logger) error {
 
 func (c config) provision() subjects.Options {
 	return subjects.Options{Replicas: c.Replicas, AckWait: c.AckWait, OutcomesMaxAge: c.OutcomesMaxAge}
+}
+
+// wait waits for d; it reports false if ctx ended first.
+func wait(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
 }
