@@ -13,8 +13,8 @@ import (
 )
 
 // A server with Nagle's algorithm on that writes each reply by itself waits for
-// our ACK after the first, and an ACK that is delayed comes 40 ms later: two
-// seconds for what is sent here, where it takes some 10 ms.
+// our ACK after the first, and an ACK that is delayed comes 40 ms later: with each
+// envelope, which takes less than a millisecond.
 func TestAServerWithNagleDoesNotStallUs(t *testing.T) {
 	t.Parallel()
 	if runtime.GOOS != "linux" {
@@ -59,8 +59,9 @@ func TestAServerWithNagleDoesNotStallUs(t *testing.T) {
 			for i := range envelopes {
 				envelopes[i] = &Envelope{From: "news@example.com", Recipients: to, Message: message}
 			}
-			start := time.Now()
+			stalled := 0
 			for i, e := range envelopes {
+				start := time.Now()
 				err := s.Send(t.Context(), e, func() *Envelope {
 					if i+1 < len(envelopes) {
 						return envelopes[i+1]
@@ -70,11 +71,15 @@ func TestAServerWithNagleDoesNotStallUs(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
+				if time.Since(start) >= 35*time.Millisecond {
+					stalled++
+				}
 			}
-			took := time.Since(start)
 			_ = s.Close()
-			if took > time.Second {
-				t.Errorf("%d envelopes took %v", len(envelopes), took)
+			// A machine that is busy stops one now and then; the ACK would
+			// stop every one.
+			if stalled > len(envelopes)/2 {
+				t.Errorf("%d of %d envelopes waited for an ACK", stalled, len(envelopes))
 			}
 		})
 	}
