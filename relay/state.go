@@ -18,6 +18,9 @@ const (
 	Worthless State = "worthless" // max_connection_attempts reached
 )
 
+// States are all states.
+func States() []State { return []State{Awake, Asleep, Paced, Exhausted, Parked, Worthless} }
+
 // Status is what a pool knows about one of its relays.
 type Status struct {
 	Relay string

@@ -94,7 +94,10 @@ func (d *delivery) bury(ctx context.Context, cause, reason string, data []byte, 
 		subjects.HeaderBatch:  {d.id},
 	}}
 	maps.Copy(msg.Header, header)
-	_, err := d.js.PublishMsg(ctx, msg, jetstream.WithMsgID(d.campaign+"."+d.id+"."+key))
+	stored, err := d.js.PublishMsg(ctx, msg, jetstream.WithMsgID(d.campaign+"."+d.id+"."+key))
+	if err == nil && !stored.Duplicate {
+		d.o.Observer.Buried(cause)
+	}
 	return err
 }
 

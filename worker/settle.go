@@ -32,11 +32,13 @@ func (d *delivery) settle(work context.Context, a *attempt, t Tally, began time.
 	if err := d.hold.Close(ctx, v.Action != Nak); err != nil {
 		if errors.Is(err, journal.ErrFenced) {
 			d.letGo(ctx, err)
-			return
+		} else {
+			d.log.ErrorContext(ctx, "journal not written, the batch comes back after the ack wait", "campaign", d.campaign, "batch", d.id, "error", err)
 		}
-		d.log.ErrorContext(ctx, "journal not written, the batch comes back after the ack wait", "campaign", d.campaign, "batch", d.id, "error", err)
+		d.o.Observer.Attempted(Lost)
 		return
 	}
+	d.o.Observer.Attempted(v.Action)
 	d.log.InfoContext(ctx, "attempt over", "campaign", d.campaign, "batch", d.id, "attempt", d.hold.Attempt(),
 		"accepted", a.counts[subjects.Accepted], "rejected", a.counts[subjects.Rejected],
 		"deferred", t.Deferred, "waiting", t.Waiting, "verdict", v.Action, "again_in", v.Delay.Round(time.Millisecond),

@@ -13,6 +13,7 @@ const (
 	Ack    Action = "ack"    // every recipient is final: the batch leaves the queue
 	Nak    Action = "nak"    // the batch comes back after a delay
 	Expire Action = "expire" // what is left is given up: dead letter, then ack
+	Lost   Action = "lost"   // none, and no verdict: the batch has another holder, or comes back after its ack wait
 )
 
 // A Verdict is an action, and for Nak the delay.

@@ -12,7 +12,7 @@
 //  5. settle.go: the journal is closed, then the broker is told.
 //
 // campaigns.go watches whether a campaign runs, is paused or cancelled; state.go
-// says how far the worker is.
+// says how far the worker is, observer.go what it does.
 //
 // A worker may die at any point: another one reads the journal and goes on
 // where it ended.
@@ -79,6 +79,7 @@ type Options struct {
 	InDoubt      InDoubt       // resend
 	DrainTimeout time.Duration // 30s
 	Provision    subjects.Options
+	Observer     Observer // nil: nobody
 	Log          *slog.Logger
 }
 
@@ -97,6 +98,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.InDoubt == "" {
 		o.InDoubt = Resend
+	}
+	if o.Observer == nil {
+		o.Observer = nobody{}
 	}
 	if o.DrainTimeout <= 0 {
 		o.DrainTimeout = 30 * time.Second
@@ -243,6 +247,7 @@ func (w *Worker) open(ctx context.Context) (jetstream.Consumer, error) {
 	if w.journal, err = journal.New(ctx, w.js, w.names, w.o.Name); err != nil {
 		return nil, err
 	}
+	w.journal.Appended = w.o.Observer.Appended
 	if w.messages, err = newMessages(ctx, w.js, w.names.MessageStore()); err != nil {
 		return nil, err
 	}

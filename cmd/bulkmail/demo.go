@@ -167,7 +167,7 @@ func (c config) demoWorkers(ctx context.Context, configs []relay.Config, log *sl
 			running.Wait()
 			return nil, unreachable(c.NATSURL, err)
 		}
-		w, err := c.newOutfit(nc, subjects.Names{}, configs, name, log)
+		w, err := c.newOutfit(nc, subjects.Names{}, configs, name, nil, log)
 		if err != nil {
 			cancel()
 			running.Wait()

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/subtle"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -16,6 +17,7 @@ import (
 	"time"
 
 	"bulkmail/worker/health"
+	"bulkmail/worker/metrics"
 )
 
 const (
@@ -64,6 +66,7 @@ func readToken(file string) (string, error) {
 // A site is what a worker serves over HTTP. It is open from the start of the
 // process to the end of the drain.
 type site struct {
+	metrics *metrics.Metrics
 	addr    string
 	log     *slog.Logger
 	server  *http.Server
@@ -71,8 +74,14 @@ type site struct {
 	checks  atomic.Pointer[health.Checks] // nil: the worker is not made yet
 }
 
+// newMetrics are the metrics of this program.
+func newMetrics() *metrics.Metrics {
+	b := thisBuild()
+	return metrics.New(metrics.Build{Version: b.Version, Commit: b.Commit, Go: b.Go})
+}
+
 // openSite listens where BULKMAIL_HTTP says and serves; nil: it is off.
-func (c config) openSite(log *slog.Logger) (*site, error) {
+func (c config) openSite(m *metrics.Metrics, log *slog.Logger) (*site, error) {
 	if c.HTTP == "" {
 		return nil, nil //nolint:nilnil // off is no error, and close does nothing then
 	}
@@ -80,10 +89,11 @@ func (c config) openSite(log *slog.Logger) (*site, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &site{addr: l.Addr().String(), log: log}
+	s := &site{metrics: m, addr: l.Addr().String(), log: log}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", s.alive)
 	mux.HandleFunc("GET /readyz", s.ready)
+	mux.Handle("GET /metrics", c.guard(m.Handler(), log))
 	s.server = &http.Server{
 		Handler:           named(mux),
 		ReadHeaderTimeout: 5 * time.Second,
@@ -134,6 +144,29 @@ func (s *site) close(ctx context.Context) error {
 	}
 	s.serving.Wait()
 	return err
+}
+
+// guard lets nobody through to h who does not know the token, if there is one.
+func (c config) guard(h http.Handler, log *slog.Logger) http.Handler {
+	if c.HTTPTokenFile == "" {
+		return h
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		// Read each time, so that another token needs no restart.
+		token, err := readToken(c.HTTPTokenFile)
+		if err != nil {
+			log.ErrorContext(r.Context(), "nobody can ask for metrics", "error", err)
+			http.Error(w, "the token cannot be read, see the worker's log", http.StatusServiceUnavailable)
+			return
+		}
+		said, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
+		if !ok || subtle.ConstantTimeCompare([]byte(said), []byte(token)) != 1 {
+			w.Header().Set("WWW-Authenticate", `Bearer realm="bulkmail"`)
+			http.Error(w, "a token is wanted", http.StatusUnauthorized)
+			return
+		}
+		h.ServeHTTP(w, r)
+	})
 }
 
 // serve is for the worker that was made.

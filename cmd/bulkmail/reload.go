@@ -19,8 +19,9 @@ const lookEvery = time.Second
 // A reloader keeps the relays of a pool as the relays file says.
 type reloader struct {
 	config
-	pool *relay.Pool
-	log  *slog.Logger
+	pool    *relay.Pool
+	outlets relay.Outlets
+	log     *slog.Logger
 }
 
 // reload reads the relays anew on SIGHUP, and when their file has changed and
@@ -81,7 +82,7 @@ func (r *reloader) apply(ctx context.Context) {
 		r.log.ErrorContext(ctx, "relays not changed, their configuration has problems", "problems", err)
 		return
 	}
-	relays, err := relay.FromConfig(configs, relay.Outlets{Log: r.log})
+	relays, err := relay.FromConfig(configs, r.outlets)
 	if err != nil {
 		r.log.ErrorContext(ctx, "relays not changed, their configuration has problems", "problems", err)
 		return

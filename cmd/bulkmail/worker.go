@@ -21,6 +21,7 @@ import (
 	"bulkmail/worker"
 	"bulkmail/worker/fleet"
 	"bulkmail/worker/health"
+	"bulkmail/worker/metrics"
 )
 
 func newWorker(s *streams) *cobra.Command {
@@ -33,8 +34,9 @@ in flight finish, the rest goes back to the queue. A second signal cuts.
 Without BULKMAIL_NATS_URL the worker runs a broker of its own on
 127.0.0.1:4222, with its data in ./bulkmail-data.
 
-It answers on BULKMAIL_HTTP: /healthz (alive) and /readyz (can work; if not, 503
-and a line for each reason). See also: bulkmail health.
+It answers on BULKMAIL_HTTP: /healthz (alive), /readyz (can work; if not, 503 and
+a line for each reason) and /metrics (for Prometheus; with the Bearer token of
+BULKMAIL_HTTP_TOKEN_FILE, if there is one). See also: bulkmail health.
 
 BULKMAIL_RELAYS_FILE is read again when it changes, and on SIGHUP: as a whole,
 or, if it has a problem, not at all. Counters and sessions of relays that stay
@@ -61,7 +63,8 @@ func runWorker(ctx context.Context, s *streams) (err error) {
 		log.Warn("environment variable has no effect, is it misspelt?", "name", name)
 	}
 
-	web, err := c.openSite(log)
+	m := newMetrics()
+	web, err := c.openSite(m, log)
 	if err != nil {
 		return err
 	}
@@ -80,7 +83,7 @@ func runWorker(ctx context.Context, s *streams) (err error) {
 		return err
 	}
 	defer nc.Close()
-	w, err := c.newOutfit(nc, names, relays, workerName(), log)
+	w, err := c.newOutfit(nc, names, relays, workerName(), m, log)
 	if err != nil {
 		return err
 	}
@@ -89,7 +92,7 @@ func runWorker(ctx context.Context, s *streams) (err error) {
 	defer reloading.Wait()
 	reading, stop := context.WithCancel(ctx)
 	defer stop()
-	reloading.Go(func() { (&reloader{config: c, pool: w.pool, log: log}).reload(reading) })
+	reloading.Go(func() { (&reloader{config: c, pool: w.pool, outlets: outlets(m, log), log: log}).reload(reading) })
 	return w.run(ctx)
 }
 
@@ -101,17 +104,27 @@ type outfit struct {
 	checks *health.Checks
 }
 
-// newOutfit wires a worker to its broker and its relays.
-func (c config) newOutfit(nc *nats.Conn, names subjects.Names, relays []relay.Config, name string, log *slog.Logger) (*outfit, error) {
-	built, err := relay.FromConfig(relays, relay.Outlets{Log: log})
+// newOutfit wires a worker to its broker and its relays, and both to m unless it
+// is nil.
+func (c config) newOutfit(nc *nats.Conn, names subjects.Names, relays []relay.Config, name string, m *metrics.Metrics, log *slog.Logger) (*outfit, error) {
+	built, err := relay.FromConfig(relays, outlets(m, log))
 	if err != nil {
 		return nil, err
 	}
-	return c.outfitOf(nc, names, built, name, log)
+	return c.outfitOf(nc, names, built, name, m, log)
+}
+
+// outlets is what relays tell of themselves.
+func outlets(m *metrics.Metrics, log *slog.Logger) relay.Outlets {
+	o := relay.Outlets{Log: log}
+	if m != nil {
+		o.Took = m.Took
+	}
+	return o
 }
 
 // outfitOf is newOutfit with relays that are built already.
-func (c config) outfitOf(nc *nats.Conn, names subjects.Names, built []relay.Relay, name string, log *slog.Logger) (*outfit, error) {
+func (c config) outfitOf(nc *nats.Conn, names subjects.Names, built []relay.Relay, name string, m *metrics.Metrics, log *slog.Logger) (*outfit, error) {
 	js, err := jetstream.New(nc)
 	if err != nil {
 		return nil, err
@@ -119,8 +132,15 @@ func (c config) outfitOf(nc *nats.Conn, names subjects.Names, built []relay.Rela
 	f := fleet.New(js, names.RelayBucket(), fleet.Options{Worker: name, Silence: c.AckWait, Log: log})
 	pool := relay.NewPool(built, relay.Options{Log: log, Allowance: f.Allowance})
 	f.Serve(pool)
-	w := worker.New(js, names, pool, c.workerOptions(name, log))
+	o := c.workerOptions(name, log)
+	if m != nil {
+		o.Observer = m
+	}
+	w := worker.New(js, names, pool, o)
 	checks := &health.Checks{Conn: nc, Worker: w, Relays: pool, Broker: health.NewBroker(js, names)}
+	if m != nil {
+		m.Watch(metrics.Source{Worker: w, Relays: pool, Conn: nc, Broker: checks.Broker})
+	}
 	return &outfit{worker: w, pool: pool, fleet: f, checks: checks}, nil
 }
 

@@ -49,7 +49,7 @@ func NewBroker(js jetstream.JetStream, names subjects.Names) *Broker {
 			return Backlog{}, fmt.Errorf("consumer %s of %s: %w", subjects.Consumer, names.BatchesStream(), said(err))
 		}
 		info := c.CachedInfo()
-		return Backlog{int(info.NumPending), info.NumAckPending}, nil //nolint:gosec // a count of batches
+		return Backlog{int(info.NumPending), info.NumAckPending}, nil
 	}
 	return b
 }

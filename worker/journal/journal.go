@@ -100,6 +100,11 @@ type Journal struct {
 	stream jetstream.Stream
 	names  subjects.Names
 	worker string
+
+	// Appended, if not nil, is told of every entry that was written, and how
+	// long that took with all tries. It must not wait. Set it before the first
+	// claim.
+	Appended func(subjects.Entry, time.Duration)
 }
 
 // New returns the journal under names; worker is the name in its entries.
@@ -199,6 +204,7 @@ func (j *Journal) Claim(ctx context.Context, s *State, d Delivery, trouble func(
 // append writes one entry behind the last one seen, and tries until it is
 // written, refused, or ctx ends.
 func (h *Hold) append(ctx context.Context, e subjects.Entry, header nats.Header) error {
+	began := time.Now()
 	data, err := encode(e)
 	if err != nil {
 		return err
@@ -219,6 +225,9 @@ func (h *Hold) append(ctx context.Context, e subjects.Entry, header nats.Header)
 			h.last = sequence
 			h.await(false)
 			h.tell(nil)
+			if told := h.journal.Appended; told != nil {
+				told(e, time.Since(began))
+			}
 			return nil
 		}
 		if errors.Is(err, ErrFenced) || ctx.Err() != nil {
