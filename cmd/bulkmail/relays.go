@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"encoding/json"
@@ -287,13 +288,13 @@ func checkRelays(ctx context.Context, s *streams) error {
 	if err != nil {
 		return err
 	}
-	t := newTable("relay", "url", "result", "took", "tls", "certificate ends", "auth", "limits", "offers")
+	t := newTable("relay", "url", "result", "took", "greeting", "tls", "certificate ends", "auth", "limits", "offers")
 	bad := 0
 	for _, r := range relays {
 		began := time.Now()
 		session, err := r.Dialer.Dial(ctx)
 		took := time.Since(began).Round(time.Millisecond)
-		found := offer{tls: "-", certificate: "-", auth: "-", limits: "-", offers: "-"}
+		found := offer{greeting: "-", tls: "-", certificate: "-", auth: "-", limits: "-", offers: "-"}
 		result := "ok"
 		if err == nil {
 			found.of(session)
@@ -303,7 +304,7 @@ func checkRelays(ctx context.Context, s *streams) error {
 			bad++
 			result = err.Error()
 		}
-		t.row(r.Config.Name, r.Config.URL(), result, took, found.tls, found.certificate, found.auth, found.limits, found.offers)
+		t.row(r.Config.Name, r.Config.URL(), result, took, found.greeting, found.tls, found.certificate, found.auth, found.limits, found.offers)
 	}
 	if err := t.print(s.out); err != nil {
 		return err
@@ -315,16 +316,19 @@ func checkRelays(ctx context.Context, s *streams) error {
 }
 
 // An offer is what a relay has for us, as far as its session tells.
-type offer struct{ tls, certificate, auth, limits, offers string }
+type offer struct{ greeting, tls, certificate, auth, limits, offers string }
 
 func (o *offer) of(session relay.Session) {
 	known, ok := session.(interface {
+		Greeting() string
+		LoggedIn() string
 		Capabilities() smtp.Capabilities
 		TLS() *tls.ConnectionState
 	})
 	if !ok {
 		return
 	}
+	o.greeting = cmp.Or(known.Greeting(), "-")
 	if state := known.TLS(); state != nil {
 		o.tls = strings.ReplaceAll(tls.VersionName(state.Version), " ", "")
 		if len(state.PeerCertificates) > 0 {
@@ -334,6 +338,9 @@ func (o *offer) of(session relay.Session) {
 	offers := known.Capabilities()
 	if len(offers.Auth) > 0 {
 		o.auth = strings.Join(offers.Auth, ",")
+	}
+	if mechanism := known.LoggedIn(); mechanism != "" {
+		o.auth += "; logged in by " + mechanism
 	}
 	var limits []string
 	for _, l := range []struct {

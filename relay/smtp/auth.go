@@ -62,7 +62,11 @@ func (s *Session) authenticate(c credentials) *Error {
 	if err != nil {
 		return s.require(cmdAuth, "%w", err)
 	}
-	return s.exchange(client)
+	if err := s.exchange(client); err != nil {
+		return err
+	}
+	s.login = mechanism
+	return nil
 }
 
 func (s *Session) mechanism(name string, c credentials) (sasl.Client, error) {

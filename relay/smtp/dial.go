@@ -178,6 +178,7 @@ func (s *Session) greeted(ctx context.Context, mode TLSMode) *Error {
 		return e
 	}
 	s.d.took(PhaseGreeting, began, nil)
+	s.greeting = a.reply(cmdConnect).Text
 	return s.expect(cmdConnect, a, "MBS005")
 }
 

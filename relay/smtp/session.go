@@ -21,6 +21,9 @@ type Session struct {
 	caps   Capabilities
 	secret bool // what travels now belongs to AUTH
 
+	greeting string // without the code
+	login    string // the mechanism by which the server knows us; empty: it does not
+
 	now     transaction
 	ahead   transaction // what the caller promised to send next
 	waiting bool        // ahead holds something
@@ -175,6 +178,12 @@ func (s *Session) MaxDomains() int { return s.caps.MaxDomains }
 // MaxMessages is how many envelopes the server takes in one session, as it
 // announced (RFC 9422 MAILMAX); 0 when unknown. The session sees to it itself.
 func (s *Session) MaxMessages() int { return s.caps.MaxMessages }
+
+// Greeting is what the server said first, without its code.
+func (s *Session) Greeting() string { return s.greeting }
+
+// LoggedIn is the mechanism by which we logged in; empty: we did not.
+func (s *Session) LoggedIn() string { return s.login }
 
 // Capabilities is what the server offered last, after STARTTLS if there was.
 func (s *Session) Capabilities() Capabilities { return s.caps }
