@@ -163,6 +163,60 @@ func TestWhenNoRelayCanTakeAnythingTheBatchGoesBackUncounted(t *testing.T) {
 	onceEach(t, post.seen(), list)
 }
 
+func TestWhileNoRelayCanTakeAnythingNothingIsPulledAndWhatWasComesBackInTime(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t)
+	const hint = 11 * time.Second // longer than anybody waits with a batch in hand
+	soon := openSink(t, sink.Options{}, "MAIL=421 4.7.0 try again in 11 seconds")
+	late := openSink(t, sink.Options{}, "MAIL=421 4.7.0 try again in 1 hour")
+	e := h.hire(t, worker.Options{}, smtpRelay(t, "late", late.Addr()), smtpRelay(t, "soon", soon.Addr()))
+	first, second := people(50, "example.net"), people(50, "example.org")
+	began := time.Now()
+	h.publish(t, "c", envelope.Batch{ID: "first", Recipients: first})
+	e.log.wait(t, "no relay can take anything, pausing", 1)
+	soon.SetRules(nil)
+	h.publish(t, "c", envelope.Batch{ID: "second", Recipients: second})
+	over := e.log.wait(t, "attempt over", 1)
+	if again, err := time.ParseDuration(over.attrs["again_in"]); err != nil || again > hint || again < hint-time.Since(began) || over.attrs["waiting"] != "50" {
+		t.Errorf("the batch in hand went back with %v, the first relay can take it in %v", over.attrs, hint)
+	}
+	for id, claims := range map[string]int{"first": 2, "second": 1} {
+		l := h.ledger(t, "c", id)
+		done := l.until(subjects.Done)
+		n := 0
+		for _, event := range l.events {
+			if event == subjects.Claimed {
+				n++
+			}
+		}
+		if n != claims || done.Attempt != 1 {
+			t.Errorf("the %s batch was claimed %d times, want %d, and done in attempt %d", id, n, claims, done.Attempt)
+		}
+	}
+	if took := time.Since(began); took < hint {
+		t.Errorf("a relay that was to be left alone for %v was used after %v", hint, took)
+	}
+	onceEach(t, soon.seen(), first, second)
+}
+
+func TestAWorkerThatWaitsForItsRelaysGoesOnWhenTheyAreConfiguredAnew(t *testing.T) {
+	t.Parallel()
+	h, post := newHouse(t), newMemory()
+	parked := openSink(t, sink.Options{}, "MAIL=421 4.7.0 try again in 1 hour")
+	e := h.hire(t, worker.Options{Batches: 1}, smtpRelay(t, "parked", parked.Addr()))
+	first, second := people(50, "example.net"), people(50, "example.org")
+	h.publish(t, "c", envelope.Batch{ID: "first", Recipients: first})
+	over := e.log.wait(t, "attempt over", 1)
+	if again, err := time.ParseDuration(over.attrs["again_in"]); err != nil || again > time.Minute {
+		t.Errorf("the batch in hand went back for %v: nobody could have it sooner", again)
+	}
+	h.publish(t, "c", envelope.Batch{ID: "second", Recipients: second})
+	e.pool.Configure([]relay.Relay{post.relay()})
+	e.worker.Resume()
+	h.ledger(t, "c", "second").until(subjects.Done)
+	onceEach(t, post.seen(), second)
+}
+
 func TestARelayThatComesBackSoonIsWaitedFor(t *testing.T) {
 	t.Parallel()
 	h := newHouse(t)

@@ -17,6 +17,8 @@ const (
 	// patience is how long a batch is kept in hand while no relay can take
 	// anything; it goes back to the queue for longer than that.
 	patience = 10 * time.Second
+	// longestRest is for how long such a batch goes back at most.
+	longestRest = time.Minute
 	// maxTries is how many times an envelope may be cut short by a lost
 	// connection within one attempt. It might be what breaks the connection.
 	maxTries = 3
@@ -399,22 +401,17 @@ func (a *attempt) Stalled(until time.Time, why error) {
 	if until.Sub(now) <= patience {
 		return
 	}
-	if a.stall(until) {
+	if a.gate.shut(until) {
 		a.log.Warn("no relay can take anything, pausing", "until", until.Round(time.Second), "reason", why)
 	}
-	a.stop(until)
+	// The gate keeps batches away for as long as it takes; one that lies about
+	// for that long would not be there when it opens before its time.
+	a.stop(earlier(until, now.Add(longestRest)))
 }
 
-// stall keeps the worker from pulling before until, and tells whether that is
-// news.
-func (w *Worker) stall(until time.Time) bool {
-	for {
-		known := w.stalledUntil.Load()
-		if until.UnixNano() <= known {
-			return false
-		}
-		if w.stalledUntil.CompareAndSwap(known, until.UnixNano()) {
-			return true
-		}
+func earlier(a, b time.Time) time.Time {
+	if b.Before(a) {
+		return b
 	}
+	return a
 }

@@ -101,7 +101,7 @@ func (d *delivery) run(ctx, intake context.Context) {
 	var err error
 	if d.state, err = d.journal.Read(ctx, d.campaign, d.id); err != nil {
 		if _, broker := errors.AsType[*journal.BrokerError](err); broker {
-			d.stall(time.Now().Add(troubleDelay)) // other batches would fare no better
+			d.gate.shut(time.Now().Add(troubleDelay)) // other batches would fare no better
 			d.journalTrouble(err)
 			d.nak(ctx, troubleDelay)
 			return

@@ -83,10 +83,12 @@ func (h *house) provision(t testing.TB, o subjects.Options) {
 
 // An employee is a running worker with a connection and a pool of its own.
 type employee struct {
-	nc   *nats.Conn
-	log  *logbook
-	quit context.CancelFunc
-	done chan error
+	nc     *nats.Conn
+	worker *worker.Worker
+	pool   *relay.Pool
+	log    *logbook
+	quit   context.CancelFunc
+	done   chan error
 }
 
 // hire starts a worker.
@@ -111,8 +113,9 @@ func (h *house) hireOn(t testing.TB, nc *nats.Conn, js jetstream.JetStream, o wo
 	}
 	ctx, quit := context.WithCancel(context.Background())
 	e.quit = quit
-	w := worker.New(js, h.names, relay.NewPool(relays, po), o)
-	go func() { e.done <- w.Run(ctx) }()
+	e.pool = relay.NewPool(relays, po)
+	e.worker = worker.New(js, h.names, e.pool, o)
+	go func() { e.done <- e.worker.Run(ctx) }()
 	t.Cleanup(func() { e.leave(t) })
 	return e
 }

@@ -34,11 +34,13 @@ func (w *Worker) pull(work, intake context.Context, consumer jetstream.Consumer)
 	once := func() bool { return !missed && w.js.Conn().Stats().Reconnects == reconnects }
 	defer func() { w.giveBack(work, batches, once()) }()
 	for once() {
-		if until := time.Unix(0, w.stalledUntil.Load()); !sleep(intake, time.Until(until)) {
+		if !w.gate.pass(intake) {
 			return nil
 		}
 		msg, err := batches.Next(jetstream.NextContext(intake))
 		switch {
+		case err == nil && w.gate.isShut(time.Now()):
+			w.release(work, msg, once()) // asked for before the gate was shut
 		case err == nil:
 			w.handle(work, intake, msg)
 		case intake.Err() != nil:
@@ -61,11 +63,15 @@ func (w *Worker) giveBack(work context.Context, batches jetstream.MessagesContex
 		if err != nil {
 			return
 		}
-		if !ours {
-			continue
-		}
-		if err := msg.Nak(); err != nil {
-			w.log.WarnContext(work, "batch not given back, it returns after the ack wait", "error", err)
-		}
+		w.release(work, msg, ours)
+	}
+}
+
+func (w *Worker) release(work context.Context, msg jetstream.Msg, ours bool) {
+	if !ours {
+		return
+	}
+	if err := msg.Nak(); err != nil {
+		w.log.WarnContext(work, "batch not given back, it returns after the ack wait", "error", err)
 	}
 }

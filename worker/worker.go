@@ -128,10 +128,10 @@ type Worker struct {
 	campaigns *campaigns
 	ackWait   time.Duration
 
-	stalledUntil atomic.Int64 // Unix nanoseconds; no relay can take anything before, or no journal be read
-	troubled     atomic.Bool  // the journal is in trouble, and it was said
-	state        atomic.Uint32
-	inHand       atomic.Int64 // batches
+	gate     gate        // shut while no relay can take anything, or no journal be read
+	troubled atomic.Bool // the journal is in trouble, and it was said
+	state    atomic.Uint32
+	inHand   atomic.Int64 // batches
 }
 
 // New returns a worker that sends through pool.
@@ -175,6 +175,10 @@ func (w *Worker) Run(ctx context.Context) error {
 	w.log.InfoContext(work, "drained")
 	return err
 }
+
+// Resume has a worker pull again that waits because no relay could take
+// anything: they were configured anew, or their counters reset.
+func (w *Worker) Resume() { w.gate.open() }
 
 // drain ends the work within DrainTimeout: most of it for envelopes in flight,
 // the rest for writing down what came of them.

@@ -16,12 +16,12 @@ import (
 // lookEvery is how often the relays file is looked at.
 const lookEvery = time.Second
 
-// A reloader keeps the relays of a pool as the relays file says.
+// A reloader keeps the relays of a worker as the relays file says.
 type reloader struct {
 	config
-	pool    *relay.Pool
-	outlets relay.Outlets
-	log     *slog.Logger
+	configure func([]relay.Relay) relay.Changes
+	outlets   relay.Outlets
+	log       *slog.Logger
 }
 
 // reload reads the relays anew on SIGHUP, and when their file has changed and
@@ -87,7 +87,7 @@ func (r *reloader) apply(ctx context.Context) {
 		r.log.ErrorContext(ctx, "relays not changed, their configuration has problems", "problems", err)
 		return
 	}
-	c := r.pool.Configure(relays) //nolint:contextcheck // the pool's work has the pool's context
+	c := r.configure(relays)
 	if !c.Any() {
 		r.log.InfoContext(ctx, "relays read again, nothing has changed")
 		return

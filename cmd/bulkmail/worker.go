@@ -92,7 +92,7 @@ func runWorker(ctx context.Context, s *streams) (err error) {
 	defer reloading.Wait()
 	reading, stop := context.WithCancel(ctx)
 	defer stop()
-	reloading.Go(func() { (&reloader{config: c, pool: w.pool, outlets: outlets(m, log), log: log}).reload(reading) })
+	reloading.Go(func() { (&reloader{config: c, configure: w.configure, outlets: outlets(m, log), log: log}).reload(reading) })
 	return w.run(ctx)
 }
 
@@ -131,17 +131,35 @@ func (c config) outfitOf(nc *nats.Conn, names subjects.Names, built []relay.Rela
 	}
 	f := fleet.New(js, names.RelayBucket(), fleet.Options{Worker: name, Silence: c.AckWait, Log: log})
 	pool := relay.NewPool(built, relay.Options{Log: log, Allowance: f.Allowance})
-	f.Serve(pool)
-	o := c.workerOptions(name, log)
+	options := c.workerOptions(name, log)
 	if m != nil {
-		o.Observer = m
+		options.Observer = m
 	}
-	w := worker.New(js, names, pool, o)
+	w := worker.New(js, names, pool, options)
 	checks := &health.Checks{Conn: nc, Worker: w, Relays: pool, Broker: health.NewBroker(js, names)}
 	if m != nil {
 		m.Watch(metrics.Source{Worker: w, Relays: pool, Conn: nc, Broker: checks.Broker})
 	}
-	return &outfit{worker: w, pool: pool, fleet: f, checks: checks}, nil
+	o := &outfit{worker: w, pool: pool, fleet: f, checks: checks}
+	f.Serve(o)
+	return o, nil
+}
+
+// Status implements [fleet.Pool].
+func (o *outfit) Status() []relay.Status { return o.pool.Status() }
+
+// Reset implements [fleet.Pool].
+func (o *outfit) Reset(name string) bool {
+	known := o.pool.Reset(name)
+	o.worker.Resume()
+	return known
+}
+
+// configure makes relays those of the worker.
+func (o *outfit) configure(relays []relay.Relay) relay.Changes {
+	changes := o.pool.Configure(relays)
+	o.worker.Resume()
+	return changes
 }
 
 // giveBackWithin bounds the return of allowance after a drain.

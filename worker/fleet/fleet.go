@@ -190,13 +190,13 @@ func (f *Fleet) take(e jetstream.KeyValueEntry) {
 	if !ok {
 		return
 	}
-	f.noteReset(name, e)
 	f.mu.Lock()
 	m := f.shares[name]
 	f.mu.Unlock()
 	if m != nil {
 		m.hear(e)
 	}
+	f.noteReset(name, e) // who asks for allowance now shall have it
 }
 
 // hear takes in the ledger; one that was deleted has no value.
