@@ -77,8 +77,8 @@ func setState(ctx context.Context, s *streams, campaign string, state subjects.C
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(s.out, "campaign %s: was %s, is %s\n", campaign, before, state)
-	return nil
+	_, err = fmt.Fprintf(s.out, "campaign %s: was %s, is %s\n", campaign, before, state)
+	return err
 }
 
 // known tells whether a campaign has batches in the queue or outcomes.

@@ -34,6 +34,9 @@ when BULKMAIL_RETRY_FOR was over. Each has a number.`,
 		Use: "list", Short: "Print the dead letters", Args: cobra.NoArgs,
 		Example: "  bulkmail dead list --campaign news",
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if campaign != "" && !subjects.ValidID(campaign) {
+				return usage(cmd, badCampaign(campaign))
+			}
 			return withDead(cmd.Context(), s, func(ctx context.Context, d *deadLetters) error {
 				return d.list(ctx, s, campaign, asJSON)
 			})

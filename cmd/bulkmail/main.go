@@ -161,6 +161,10 @@ func markUsage(cmd *cobra.Command) {
 	if check := cmd.Args; check != nil {
 		cmd.Args = func(c *cobra.Command, args []string) error {
 			if err := check(c, args); err != nil {
+				// cobra says how many arguments there are, and not which.
+				if line := strings.TrimSuffix(c.UseLine(), " [flags]"); strings.Contains(err.Error(), "arg(s)") {
+					err = fmt.Errorf("%w: %s", err, line)
+				}
 				return usage(c, err)
 			}
 			return nil

@@ -42,7 +42,7 @@ deferred alone is not final: it will be tried again.`,
 				return usage(cmd, fmt.Errorf("--format %q is unknown; use csv or json", format))
 			}
 			if !subjects.ValidID(args[0]) {
-				return usage(cmd, fmt.Errorf("campaign %q: use 1 to 64 letters, digits, - or _", args[0]))
+				return usage(cmd, badCampaign(args[0]))
 			}
 			return runOutcomes(cmd.Context(), s, args[0], subjects.Status(status), format)
 		},

@@ -394,11 +394,13 @@ func (p *publication) report() error {
 			return err
 		}
 	} else {
-		fmt.Fprintf(p.out.out, "campaign %s: %s in %s published", p.campaign, count(p.recipients, "recipient", "recipients"), count(p.batches, "batch", "batches"))
+		line := fmt.Sprintf("campaign %s: %s in %s published", p.campaign, count(p.recipients, "recipient", "recipients"), count(p.batches, "batch", "batches"))
 		if p.repeated > 0 {
-			fmt.Fprintf(p.out.out, ", %s left out (in the list twice, or published before)", number(p.repeated))
+			line += fmt.Sprintf(", %s left out (in the list twice, or published before)", number(p.repeated))
 		}
-		fmt.Fprintln(p.out.out)
+		if _, err := fmt.Fprintln(p.out.out, line); err != nil {
+			return err
+		}
 		if p.wait {
 			if err := p.summary.print(p.out.out); err != nil {
 				return err

@@ -1,9 +1,7 @@
 package main
 
 import (
-	"cmp"
 	"context"
-	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -18,7 +16,6 @@ import (
 
 	"bulkmail/relay"
 	relayconfig "bulkmail/relay/config"
-	"bulkmail/relay/smtp"
 	"bulkmail/subjects"
 	"bulkmail/worker/fleet"
 )
@@ -54,15 +51,17 @@ alone.`,
 		},
 	}
 	list.Flags().BoolVar(&asJSON, "json", false, "print JSON")
-	cmd.AddCommand(list, &cobra.Command{
+	check := &cobra.Command{
 		Use:     "check",
 		Short:   "Connect to each relay, log in where that is configured, print what it offers",
 		Example: `  BULKMAIL_RELAYS='smtp://127.0.0.1:2525 smtp://127.0.0.1:2526' bulkmail relays check`,
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return checkRelays(cmd.Context(), s)
+			return checkRelays(cmd.Context(), s, asJSON)
 		},
-	}, &cobra.Command{
+	}
+	check.Flags().BoolVar(&asJSON, "json", false, "print JSON, one object a line")
+	cmd.AddCommand(list, check, &cobra.Command{
 		Use:   "reset NAME",
 		Short: "Set the counters of a relay to zero, for all workers",
 		Long: `Set what was counted towards max_messages, max_messages_per_robin and
@@ -111,7 +110,18 @@ type listing struct {
 
 type listedRelay struct {
 	relay.Config
-	Fleet *fleet.Counters `json:"fleet,omitempty"` // nil: not known
+	Fleet *fleet.Counters // nil: not known
+}
+
+// MarshalJSON writes what is configured under the names that it is configured
+// by, and what the fleet has used of it.
+func (l listedRelay) MarshalJSON() ([]byte, error) {
+	object := relayconfig.Values(l.Config)
+	object["url"] = l.URL()
+	if l.Fleet != nil {
+		object["fleet"] = l.Fleet
+	}
+	return json.Marshal(object)
 }
 
 func listRelays(ctx context.Context, s *streams, asJSON bool) error {
@@ -277,96 +287,4 @@ func limit(n int) string {
 		return "-"
 	}
 	return number(n)
-}
-
-func checkRelays(ctx context.Context, s *streams) error {
-	c, _, configs, err := loadAll()
-	if err != nil {
-		return err
-	}
-	relays, err := relay.FromConfig(configs, relay.Outlets{Log: newLogger(c, s.err)})
-	if err != nil {
-		return err
-	}
-	t := newTable("relay", "url", "result", "took", "greeting", "tls", "certificate ends", "auth", "limits", "offers")
-	bad := 0
-	for _, r := range relays {
-		began := time.Now()
-		session, err := r.Dialer.Dial(ctx)
-		took := time.Since(began).Round(time.Millisecond)
-		found := offer{greeting: "-", tls: "-", certificate: "-", auth: "-", limits: "-", offers: "-"}
-		result := "ok"
-		if err == nil {
-			found.of(session)
-			err = session.Close()
-		}
-		if err != nil {
-			bad++
-			result = err.Error()
-		}
-		t.row(r.Config.Name, r.Config.URL(), result, took, found.greeting, found.tls, found.certificate, found.auth, found.limits, found.offers)
-	}
-	if err := t.print(s.out); err != nil {
-		return err
-	}
-	if bad > 0 {
-		return fmt.Errorf("%s of %d cannot be used", count(bad, "relay", "relays"), len(relays))
-	}
-	return nil
-}
-
-// An offer is what a relay has for us, as far as its session tells.
-type offer struct{ greeting, tls, certificate, auth, limits, offers string }
-
-func (o *offer) of(session relay.Session) {
-	known, ok := session.(interface {
-		Greeting() string
-		LoggedIn() string
-		Capabilities() smtp.Capabilities
-		TLS() *tls.ConnectionState
-	})
-	if !ok {
-		return
-	}
-	o.greeting = cmp.Or(known.Greeting(), "-")
-	if state := known.TLS(); state != nil {
-		o.tls = strings.ReplaceAll(tls.VersionName(state.Version), " ", "")
-		if len(state.PeerCertificates) > 0 {
-			o.certificate = state.PeerCertificates[0].NotAfter.UTC().Format(time.DateOnly)
-		}
-	}
-	offers := known.Capabilities()
-	if len(offers.Auth) > 0 {
-		o.auth = strings.Join(offers.Auth, ",")
-	}
-	if mechanism := known.LoggedIn(); mechanism != "" {
-		o.auth += "; logged in by " + mechanism
-	}
-	var limits []string
-	for _, l := range []struct {
-		name string
-		n    int64
-	}{
-		{"SIZE", offers.Size}, {"RCPTMAX", int64(offers.MaxRecipients)},
-		{"MAILMAX", int64(offers.MaxMessages)}, {"RCPTDOMAINMAX", int64(offers.MaxDomains)},
-	} {
-		if l.n > 0 {
-			limits = append(limits, fmt.Sprintf("%s=%d", l.name, l.n))
-		}
-	}
-	if len(limits) > 0 {
-		o.limits = strings.Join(limits, ",")
-	}
-	var words []string
-	for _, line := range offers.Lines {
-		keyword, _, _ := strings.Cut(line, " ")
-		switch word := strings.ToUpper(keyword); word {
-		case "AUTH", "SIZE", "LIMITS": // have their columns
-		default:
-			words = append(words, word)
-		}
-	}
-	if len(words) > 0 {
-		o.offers = strings.Join(words, ",")
-	}
 }

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"sync"
 	"time"
@@ -75,6 +76,15 @@ func (o *sinkOptions) load() error {
 			problems = append(problems, fmt.Errorf("--reply: %w", err))
 		}
 		o.Rules = append(o.Rules, rule)
+	}
+	if _, _, err := net.SplitHostPort(o.Listen); err != nil {
+		problems = append(problems, fmt.Errorf("--listen %q is no address; use host:port, for example 127.0.0.1:2525", o.Listen))
+	}
+	if o.Delay < 0 {
+		problems = append(problems, fmt.Errorf("--delay %s: use 0 or more", o.Delay))
+	}
+	if o.MaxRcpt < 0 {
+		problems = append(problems, fmt.Errorf("--max-rcpt %d: use 0 or more", o.MaxRcpt))
 	}
 	switch {
 	case (o.tlsCert == "") != (o.tlsKey == ""):

@@ -65,6 +65,27 @@ func YAML(relays []relay.Config) []byte {
 	return b.Bytes()
 }
 
+// Values is what is configured of a relay, by key, without what is secret:
+// numbers and truth values as such, everything else as it would be written.
+// It is complete, defaults and all.
+func Values(c relay.Config) map[string]any {
+	values := make(map[string]any, len(table))
+	for i := range table {
+		key := &table[i]
+		if key.Secret {
+			continue
+		}
+		text := key.get(&c)
+		values[key.Name] = text
+		if n, err := strconv.Atoi(text); err == nil && key.value == "number" {
+			values[key.Name] = n
+		} else if is, err := strconv.ParseBool(text); err == nil && key.value == "true or false" {
+			values[key.Name] = is
+		}
+	}
+	return values
+}
+
 // settingsOf lists what has to be said about a relay for it to be read as it
 // is, wherever it stands in a list.
 func settingsOf(c relay.Config) []setting {

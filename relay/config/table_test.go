@@ -174,3 +174,22 @@ func TestNoProblemShowsAPassword(t *testing.T) {
 		}
 	})
 }
+
+func TestValuesHoldEveryKeyAndNoSecret(t *testing.T) {
+	t.Parallel()
+	relays, err := config.Load("smtp://ann:s3cret@mx.example.net?max_messages=5&max_messages_window=24h&tls=required&domain=client.test", "", onDisk(nil))
+	if err != nil {
+		t.Fatal(err)
+	}
+	values := config.Values(relays[0])
+	for _, key := range config.Keys() {
+		if _, ok := values[key.Name]; ok == key.Secret {
+			t.Errorf("%s: in the values %t, secret %t", key.Name, ok, key.Secret)
+		}
+	}
+	for name, want := range map[string]any{"host": "mx.example.net", "port": 25, "max_messages": 5, "max_messages_window": "24h", "tls_verify": true, "user": "ann"} {
+		if values[name] != want {
+			t.Errorf("%s is %v, want %v", name, values[name], want)
+		}
+	}
+}
