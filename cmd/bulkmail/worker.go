@@ -92,7 +92,9 @@ func runWorker(ctx context.Context, s *streams) (err error) {
 	defer reloading.Wait()
 	reading, stop := context.WithCancel(ctx)
 	defer stop()
-	reloading.Go(func() { (&reloader{config: c, configure: w.configure, outlets: outlets(m, log), log: log}).reload(reading) })
+	reloading.Go(func() {
+		(&reloader{config: c, configure: w.configure, outlets: outlets(m, log), log: log}).reload(reading)
+	})
 	return w.run(ctx)
 }
 
