@@ -18,12 +18,15 @@ func newStatus(s *streams) *cobra.Command {
 	var asJSON, follow bool
 	cmd := &cobra.Command{
 		Use:   "status [CAMPAIGN]",
-		Short: "Print the campaigns: how far they are, and what waits",
+		Short: "Print the campaigns: how far they are, what waits, and how the relays are",
 		Long: `Print one line per campaign: its state, recipients published, final and deferred,
 and its batches in the queue. A campaign is complete when its whole list was
 published, and finished when in addition nothing of it waits and every recipient
 has a final outcome. Recipients of batches that were published by other programs
-are counted from their outcomes.`,
+are counted from their outcomes.
+
+Without a campaign, also one line per relay: how many workers have it and how
+they find it.`,
 		Example: `  bulkmail status
   bulkmail status news --watch`,
 		Args:              cobra.MaximumNArgs(1),
@@ -55,6 +58,10 @@ type campaignStatus struct {
 	Final      int                     `json:"final"`
 	Outcomes   map[subjects.Status]int `json:"outcomes"`
 	Waiting    uint64                  `json:"waiting"` // batches in the queue
+
+	// With --watch, from the second time on, while anything becomes final.
+	PerSecond   float64 `json:"per_second,omitempty"`
+	SecondsLeft float64 `json:"seconds_left,omitempty"`
 }
 
 // status prints the status once, or again and again.
@@ -68,15 +75,23 @@ func (c *client) status(ctx context.Context, s *streams, only []string, asJSON, 
 		if first && len(only) == 1 && len(list) == 0 {
 			return fmt.Errorf("nothing was published under the campaign %s", only[0])
 		}
-		rate := func(l campaignStatus) string { return "" }
-		if !first {
-			elapsed := time.Since(at).Seconds()
-			was := before
-			rate = func(l campaignStatus) string { return pace(l, float64(l.Final-was[l.Campaign])/elapsed) }
+		for i := range list {
+			if l := &list[i]; !first && l.Final > before[l.Campaign] {
+				l.PerSecond = float64(l.Final-before[l.Campaign]) / time.Since(at).Seconds()
+				l.SecondsLeft = float64(l.Recipients-l.Final) / l.PerSecond
+			}
 		}
 		at = time.Now()
-		if err := printStatuses(s, list, asJSON, rate); err != nil || !follow {
+		if err := printStatuses(s, list, asJSON); err != nil {
 			return err
+		}
+		if len(only) == 0 {
+			if err := c.printRelays(ctx, s, asJSON); err != nil {
+				return err
+			}
+		}
+		if !follow {
+			return nil
 		}
 		before = make(map[string]int)
 		for _, l := range list {
@@ -91,15 +106,15 @@ func (c *client) status(ctx context.Context, s *streams, only []string, asJSON, 
 }
 
 // pace is the rate of a campaign and the time left at that rate.
-func pace(l campaignStatus, perSecond float64) string {
-	if perSecond <= 0 {
+func (l campaignStatus) pace() string {
+	if l.PerSecond <= 0 {
 		return ""
 	}
-	left := time.Duration(float64(l.Recipients-l.Final) / perSecond * float64(time.Second))
-	return fmt.Sprintf("%s/s, %s left", number(int(perSecond)), left.Round(time.Second))
+	left := time.Duration(l.SecondsLeft * float64(time.Second))
+	return fmt.Sprintf("%s/s, %s left", number(int(l.PerSecond)), left.Round(time.Second))
 }
 
-func printStatuses(s *streams, list []campaignStatus, asJSON bool, rate func(campaignStatus) string) error {
+func printStatuses(s *streams, list []campaignStatus, asJSON bool) error {
 	if asJSON {
 		enc := json.NewEncoder(s.out)
 		for _, l := range list {
@@ -119,7 +134,7 @@ func printStatuses(s *streams, list []campaignStatus, asJSON bool, rate func(cam
 			state = "incomplete"
 		}
 		t.row(l.Campaign, state, l.Recipients, l.Final, l.Outcomes[subjects.Accepted], l.Outcomes[subjects.Rejected],
-			l.Outcomes[subjects.Deferred], int(l.Waiting), rate(l))
+			l.Outcomes[subjects.Deferred], int(l.Waiting), l.pace())
 	}
 	return t.print(s.out)
 }

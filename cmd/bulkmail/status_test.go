@@ -1,8 +1,12 @@
 package main
 
 import (
+	"context"
+	"encoding/json"
+	"io"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -79,10 +83,76 @@ func TestACampaignIsFinishedOnlyWhenEverybodyHasAFinalOutcome(t *testing.T) {
 
 func TestThePaceOfACampaignSaysWhatIsLeft(t *testing.T) {
 	t.Parallel()
-	l := campaignStatus{Recipients: 10_000, Final: 4_000}
 	for rate, want := range map[float64]string{0: "", 2_000: "2,000/s, 3s left", 0.5: "0/s, 3h20m0s left"} {
-		if got := pace(l, rate); got != want {
+		l := campaignStatus{PerSecond: rate, SecondsLeft: 6_000 / rate}
+		if got := l.pace(); got != want {
 			t.Errorf("at %g/s it says %q, want %q", rate, got, want)
 		}
+	}
+}
+
+func TestAStatusAddsUpWhatTheWorkersSayOfARelay(t *testing.T) {
+	t.Parallel()
+	at := func(second int) time.Time { return time.Date(2026, 11, 24, 0, 0, second, 0, time.UTC) }
+	got := relayStatuses([]subjects.WorkerRelays{
+		{Worker: "1", Relays: []subjects.RelayStatus{
+			{Relay: "b", State: "awake", Sessions: 2, Messages: 10, LastError: "newer", LastErrorTime: at(2)},
+			{Relay: "a", State: "awake", Sessions: 1, Messages: 5},
+		}},
+		{Worker: "2", Relays: []subjects.RelayStatus{
+			{Relay: "b", State: "parked", Messages: 1, LastError: "older", LastErrorTime: at(1)},
+			{Relay: "a", State: "awake", Sessions: 1, Messages: 5},
+		}},
+	})
+	want := []relayStatus{
+		{Relay: "a", Workers: 2, States: map[string]int{"awake": 2}, Sessions: 2, Accepted: 10},
+		{Relay: "b", Workers: 2, States: map[string]int{"awake": 1, "parked": 1}, Sessions: 2, Accepted: 11, LastError: "newer", lastError: at(2)},
+	}
+	if diff := cmp.Diff(want, got, cmp.AllowUnexported(relayStatus{})); diff != "" {
+		t.Error(diff)
+	}
+	if a, b := got[0].state(), got[1].state(); a != "awake" || b != "awake 1, parked 1" {
+		t.Errorf("states %q and %q", a, b)
+	}
+}
+
+func TestAWatchedStatusSaysInJSONWhatIsLeft(t *testing.T) {
+	t.Parallel()
+	c := connected(t)
+	c.putCampaign(t, "c", subjects.Campaign{State: subjects.CampaignRunning, Batches: 1, Recipients: 3, Complete: true})
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	lines := make(chan campaignStatus)
+	pipe, out := io.Pipe()
+	go func() {
+		defer close(lines)
+		for dec := json.NewDecoder(pipe); ; {
+			var l campaignStatus
+			if dec.Decode(&l) != nil {
+				return
+			}
+			lines <- l
+		}
+	}()
+	ended := make(chan error)
+	go func() {
+		s := discard()
+		s.out = out
+		err := c.status(ctx, s, []string{"c"}, true, true)
+		_ = out.Close()
+		ended <- err
+	}()
+	if first := <-lines; first.Final != 0 || first.PerSecond != 0 {
+		t.Errorf("first %+v", first)
+	}
+	c.journal(t, "c", "b1", entry(subjects.Recorded, 1, became(subjects.Accepted, "a", "1@x.test")))
+	if second := <-lines; second.Final != 1 || second.PerSecond <= 0 || second.SecondsLeft <= second.PerSecond {
+		t.Errorf("second %+v", second)
+	}
+	cancel()
+	for range lines { // what was printed meanwhile
+	}
+	if err := <-ended; err != nil && ctx.Err() == nil {
+		t.Error(err)
 	}
 }
