@@ -40,12 +40,16 @@ func (p *Pool) blame(m *member, now time.Time, what mishap, err error) *Error {
 		// Servers close sessions that have been idle: these too, then.
 		p.hangUpIdle(m, now)
 	case !what.dialing && (said.Unwell || said.Loud):
-		news = h.park(now, what.began, said.RetryAfter, cause)
+		if news = h.park(now, what.began, said.RetryAfter, cause); news && m.tuner != nil && cause.Code/100 == 4 {
+			m.tuner.throttled(now, m.busy)
+		}
 	case !what.dialing && (!what.fruitless || said.MBS == ""):
 		// The session alone is dead, or the envelope was called back.
 	case what.others > 0 && h.trouble == well:
 		// The other sessions are fine: it has no room for one more.
-		news = h.full(now, what.began, said.RetryAfter)
+		if news = h.full(now, what.began, said.RetryAfter); m.tuner != nil {
+			m.tuner.refused(now, what.others)
+		}
 	default:
 		answered := said.Reply != nil && !said.Reply.Local
 		news = h.attemptFailed(now, what, said.RetryAfter, answered, cause)

@@ -93,7 +93,7 @@ func (p *Pool) roomOf(i int) int {
 		}
 		return 0
 	}
-	if m.health.trouble != well && m.busy > 0 {
+	if m.health.trouble != well && m.busy > 0 || m.busy >= m.atOnce() {
 		return 0 // one probe at a time
 	}
 	return m.free[len(m.free)-1].room()
@@ -104,7 +104,7 @@ func (p *Pool) roomOf(i int) int {
 func (p *Pool) dialableOf(i int) int {
 	m := p.members[i]
 	sessions := m.open + len(m.dials)
-	if sessions >= m.limit || m.health.trouble != well && sessions > 0 {
+	if sessions >= m.atOnce() || m.health.trouble != well && sessions > 0 {
 		return 0
 	}
 	if blocked, _ := m.health.blocked(p.now); blocked || p.now.Before(m.health.dialAt) {

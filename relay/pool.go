@@ -86,8 +86,9 @@ type member struct {
 	name   string // never changes
 	where  string
 	dialer Dialer
-	limit  int // sessions at once
-	perCon int // max_messages_per_connection
+	limit  int    // sessions at once
+	tuner  *tuner // nil: always limit
+	perCon int    // max_messages_per_connection
 	health health
 
 	generation int // counts changes that end the sessions
@@ -138,7 +139,23 @@ func (p *Pool) newMember(index int, r Relay) *member {
 func (m *member) configure(index int, c Config) {
 	m.index, m.config, m.where = index, c, c.Where
 	m.limit, m.perCon = max(c.Connections, 1), c.MaxMessagesPerConnection
+	switch {
+	case !c.Adaptive:
+		m.tuner = nil
+	case m.tuner == nil:
+		m.tuner = newTuner(m.limit)
+	default:
+		m.tuner.change(m.limit)
+	}
 	m.health.maxAttempts, m.health.worthlessFor = c.MaxConnectionAttempts, c.WorthlessFor
+}
+
+// atOnce is how many sessions may be sending. Caller holds mu.
+func (m *member) atOnce() int {
+	if m.tuner != nil {
+		return m.tuner.at
+	}
+	return m.limit
 }
 
 // allowance is that of a relay. Caller holds mu.

@@ -214,7 +214,7 @@ func (s *session) following() *smtp.Envelope {
 	p, m := s.pool, s.member
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.closing || p.ready.head == nil || m.health.trouble != well || s.promised != nil || s.outdated() {
+	if p.closing || p.ready.head == nil || m.health.trouble != well || s.promised != nil || s.outdated() || m.busy > m.atOnce() {
 		return nil
 	}
 	now := time.Now()
@@ -276,6 +276,9 @@ func (s *session) sent(e *Envelope, err error) *Envelope {
 		failure = p.blame(m, now, what, errNoVerdict)
 	default:
 		s.proven = true
+		if m.tuner != nil && m.busy >= m.tuner.at {
+			m.tuner.sent(now, len(e.Recipients), now.Sub(s.started))
+		}
 		if m.health.succeeded(s.started) {
 			p.logBack(m)
 		}

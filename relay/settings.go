@@ -60,6 +60,7 @@ type Config struct {
 	TalkAttempts int
 	TimeOut      time.Duration // 0: RFC 5321, 4.5.3.2 per command
 	Connections  int           // sessions at once
+	Adaptive     bool          // as many of them as serve the relay best
 
 	TLS       string // TLSNone, TLSOpportunistic, TLSRequired, or TLSImplicit with KindSMTPS
 	TLSVerify bool   // as said, else true with TLSRequired and TLSImplicit

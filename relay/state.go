@@ -27,6 +27,7 @@ type Status struct {
 	State State
 	Until time.Time // of a State other than Awake; zero: not before a reset, or until an envelope in flight is settled
 
+	AtOnce   int // sessions that may be sending: connections, or what adaptive found
 	Sessions int // open
 	Busy     int // of these sending
 	Dialing  int
@@ -63,6 +64,7 @@ func (p *Pool) Status() []Status {
 			Relay:         m.name,
 			State:         st.State,
 			Until:         st.until,
+			AtOnce:        m.atOnce(),
 			Sessions:      m.open,
 			Busy:          m.busy,
 			Dialing:       len(m.dials),

@@ -149,6 +149,11 @@ var table = []Key{
 		access: number(func(c *relay.Config) *int { return &c.Connections }, 1, 10_000),
 	},
 	{
+		Name: "adaptive", Default: "false", initial: "false",
+		Doc:    "as many sessions as the relay is served best with, from 1 to connections",
+		access: boolean(func(c *relay.Config) *bool { return &c.Adaptive }),
+	},
+	{
 		Name: "tls", Default: "required if there is a password, else opportunistic", network: true,
 		Doc:    "none; opportunistic: encrypt when offered; required: encrypted and verified or nothing is sent",
 		access: choice(func(c *relay.Config) *string { return &c.TLS }, relay.TLSNone, relay.TLSOpportunistic, relay.TLSRequired),
