@@ -74,6 +74,9 @@ func TestWireFormatsAreAsPublished(t *testing.T) {
 			if err := enc.Encode(c.value); err != nil {
 				t.Fatal(err)
 			}
+			if e, ok := c.value.(subjects.Entry); ok && string(e.AppendJSON(nil))+"\n" != got.String() {
+				t.Errorf("by hand it is %s", e.AppendJSON(nil))
+			}
 			path := filepath.Join("testdata", c.golden)
 			if *update {
 				if err := os.WriteFile(path, got.Bytes(), 0o600); err != nil {

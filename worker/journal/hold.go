@@ -34,6 +34,7 @@ type Hold struct {
 	lost    chan struct{} // closed by the writer
 
 	last uint64 // sequence of the last entry; the writer's, before it starts Claim's
+	buf  []byte // of an entry that is appended; the writer's too
 	err  error  // why the writer stopped; set before lost is closed
 
 	telling  sync.Mutex // guards what follows, and the order of what trouble is told

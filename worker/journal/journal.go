@@ -43,7 +43,6 @@
 package journal
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -205,11 +204,8 @@ func (j *Journal) Claim(ctx context.Context, s *State, d Delivery, trouble func(
 // written, refused, or ctx ends.
 func (h *Hold) append(ctx context.Context, e subjects.Entry, header nats.Header) error {
 	began := time.Now()
-	data, err := encode(e)
-	if err != nil {
-		return err
-	}
-	msg := &nats.Msg{Subject: h.subject, Data: data, Header: nats.Header{headerToken: {nuid.Next()}}}
+	h.buf = e.AppendJSON(h.buf[:0])
+	msg := &nats.Msg{Subject: h.subject, Data: h.buf, Header: nats.Header{headerToken: {nuid.Next()}}}
 	maps.Copy(msg.Header, header)
 	if h.trouble != nil {
 		h.await(true)
@@ -297,14 +293,4 @@ func refused(err error) bool {
 	const wrongLastSequence, wrongLastSequenceReplicated = 10071, 10164
 	api, ok := errors.AsType[*jetstream.APIError](err)
 	return ok && (api.ErrorCode == wrongLastSequence || api.ErrorCode == wrongLastSequenceReplicated)
-}
-
-func encode(e subjects.Entry) ([]byte, error) {
-	var b bytes.Buffer
-	enc := json.NewEncoder(&b)
-	enc.SetEscapeHTML(false) // replies are full of < and >; people read this
-	if err := enc.Encode(e); err != nil {
-		return nil, fmt.Errorf("encode journal entry: %w", err)
-	}
-	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), nil
 }
