@@ -12,7 +12,7 @@ import (
 const (
 	// linger is how long an append waits for more results. Without it,
 	// envelopes of one recipient would cost an append each.
-	linger = 2 * time.Millisecond
+	linger = 5 * time.Millisecond
 	// entryBytes is about how much one entry may hold. The broker's limit for a
 	// message is 1 MiB by default; a batch near it must not make an entry
 	// beyond it.
@@ -74,9 +74,12 @@ func (h *Hold) Record(r subjects.Results) {
 		return
 	}
 	h.mu.Lock()
+	first := len(h.pending) == 0
 	h.add(r)
 	h.mu.Unlock()
-	h.nudge()
+	if first { // else the writer knows: it lingers, or is to be back for them
+		h.nudge()
+	}
 }
 
 // Sending announces that recipients are about to be sent to, and returns when
