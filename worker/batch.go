@@ -30,6 +30,7 @@ type delivery struct {
 	campaign string
 	id       string
 	number   journal.Delivery
+	place    place
 	lease    *lease
 	batch    *envelope.Batch
 
@@ -51,6 +52,7 @@ func (w *Worker) handle(ctx, intake context.Context, msg jetstream.Msg) {
 		return
 	}
 	d.number = journal.Delivery{Sequence: meta.Sequence.Stream, Count: meta.NumDelivered}
+	d.place = place{sequence: meta.Sequence.Stream, last: meta.Sequence.Stream + meta.NumPending}
 	if w.campaigns.of(d.campaign) == subjects.CampaignPaused {
 		d.nak(ctx, w.campaigns.rest(time.Now()))
 		return
@@ -128,7 +130,7 @@ func (d *delivery) run(ctx, intake context.Context) {
 	}
 	var message *envelope.Message
 	if len(plan.Groups) > 0 && !cancelled {
-		if message, err = d.messages.of(ctx, d.batch); err != nil {
+		if message, err = d.messages.of(ctx, d.batch, d.place); err != nil {
 			if fieldError, ok := errors.AsType[*envelope.FieldError](err); ok {
 				d.unreadable(ctx, fieldError)
 			} else {

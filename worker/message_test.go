@@ -85,3 +85,31 @@ func TestLineEndsOfAMessageAreOfOneKindOnTheWire(t *testing.T) {
 		}
 	}
 }
+
+func TestTheObjectStoreIsAskedOnceForBatchesThatWaitTogether(t *testing.T) {
+	t.Parallel()
+	h, post := newHouse(t), newMemory()
+	h.putMessage(t, "m", "Subject: a\r\n\r\nhello\r\n")
+	asked, err := h.js.Conn().SubscribeSync("$JS.API.DIRECT.GET.OBJ_" + h.names.MessageStore() + ".>")
+	if err != nil {
+		t.Fatal(err)
+	}
+	const batches, slots = 60, 4
+	for i := range batches {
+		h.publish(t, "c", envelope.Batch{ID: fmt.Sprint(i), Recipients: people(5, fmt.Sprintf("d%d.test", i)), MessageRef: "m"})
+	}
+	h.hire(t, worker.Options{Batches: slots}, post.relay())
+	l := &ledger{tail: h.tail(t, h.names.OutcomesStream(), h.names.CampaignOutcomes("c")), newest: make(map[string]outcome)}
+	for range batches {
+		l.until(subjects.Done)
+	}
+	n, _, err := asked.Pending()
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Slots that begin together ask each for itself, and the one that fetches the
+	// message asks once more. On a slow machine a look may be too old.
+	if n == 0 || n > batches/2 {
+		t.Errorf("the store was asked %d times for %d batches", n, batches)
+	}
+}

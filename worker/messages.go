@@ -5,7 +5,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"sync"
+	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 	"golang.org/x/sync/singleflight"
@@ -30,7 +32,19 @@ type messages struct {
 	byHash map[string]*list.Element
 	recent *list.List // of *cached, the last used first
 	bytes  int
+	looks  map[string]look // by object name
 }
+
+// A look is what an object was when the store was asked for it.
+type look struct {
+	info *jetstream.ObjectInfo
+	upTo uint64 // sequence of a batch that was in the queue by then
+	at   time.Time
+}
+
+// lookFor is how long a look is good for batches that were in the queue by
+// then. An object may be put anew meanwhile, and they are to follow soon.
+const lookFor = time.Second
 
 type cached struct {
 	digest  string
@@ -42,16 +56,22 @@ func newMessages(ctx context.Context, js jetstream.JetStream, bucket string) (*m
 	if err != nil {
 		return nil, fmt.Errorf("object store %s: %w", bucket, err)
 	}
-	return &messages{store: store, byHash: make(map[string]*list.Element), recent: list.New()}, nil
+	return &messages{store: store, byHash: make(map[string]*list.Element), recent: list.New(), looks: make(map[string]look)}, nil
+}
+
+// A place is where a batch stands in the queue.
+type place struct {
+	sequence uint64
+	last     uint64 // of a batch that stood there too when this one was delivered
 }
 
 // of returns the message of a batch. An *envelope.FieldError says that it will
 // never be had.
-func (m *messages) of(ctx context.Context, b *envelope.Batch) (*envelope.Message, error) {
+func (m *messages) of(ctx context.Context, b *envelope.Batch, at place) (*envelope.Message, error) {
 	if b.MessageRef == "" {
 		return prepare("message", b.Message)
 	}
-	info, err := m.store.GetInfo(ctx, b.MessageRef)
+	info, err := m.look(ctx, b.MessageRef, at)
 	if errors.Is(err, jetstream.ErrObjectNotFound) || errors.Is(err, jetstream.ErrNameRequired) {
 		return nil, &envelope.FieldError{Field: "message_ref", Reason: fmt.Sprintf("there is no object %q in the object store", b.MessageRef)}
 	}
@@ -80,6 +100,28 @@ func (m *messages) of(ctx context.Context, b *envelope.Batch) (*envelope.Message
 		return nil, err
 	}
 	return message.(*envelope.Message), nil
+}
+
+// look asks the store for an object, or remembers what it said: a batch gets
+// what its publisher had put before, or what was put later, but no older object.
+// So an answer serves the batches that were in the queue when it was asked for.
+func (m *messages) look(ctx context.Context, name string, at place) (*jetstream.ObjectInfo, error) {
+	now := time.Now()
+	m.mu.Lock()
+	known, ok := m.looks[name]
+	m.mu.Unlock()
+	if ok && at.sequence <= known.upTo && now.Sub(known.at) < lookFor {
+		return known.info, nil
+	}
+	info, err := m.store.GetInfo(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	maps.DeleteFunc(m.looks, func(_ string, l look) bool { return now.Sub(l.at) >= lookFor })
+	m.looks[name] = look{info, at.last, now}
+	return info, nil
 }
 
 func prepare(field, raw string) (*envelope.Message, error) {
