@@ -39,11 +39,10 @@ type delivery struct {
 	hold     *journal.Hold
 }
 
-// handle sees one delivery of a batch to its end. intake ends when the worker
-// drains, ctx when its time for that is over.
-func (w *Worker) handle(ctx, intake context.Context, msg jetstream.Msg) {
-	w.inHand.Add(1)
-	defer w.inHand.Add(-1)
+// handle begins with one delivery of a batch and sends what can be sent. The
+// rest of its way it leaves to end. intake ends when the worker drains, ctx when
+// its time for that is over.
+func (w *Worker) handle(ctx, intake context.Context, msg jetstream.Msg, end *ending) {
 	d := &delivery{Worker: w, msg: msg, lease: newLease(w.ackWait)}
 	d.campaign, _ = w.names.Campaign(msg.Subject())
 	meta, err := msg.Metadata()
@@ -57,13 +56,35 @@ func (w *Worker) handle(ctx, intake context.Context, msg jetstream.Msg) {
 		d.nak(ctx, w.campaigns.rest(time.Now()))
 		return
 	}
-	keeping, stop := context.WithCancel(ctx)
-	var kept sync.WaitGroup
-	kept.Go(func() { d.lease.keep(keeping, w.js, msg) })
-	defer kept.Wait()
-	defer stop()
+	letGo := d.keep(ctx)
+	settle := d.begin(ctx, intake, meta)
+	if settle == nil {
+		letGo()
+		return
+	}
+	end.after(func() {
+		settle()
+		letGo()
+	})
+}
 
-	batch, err := envelope.Decode(msg.Data())
+// keep holds on to the delivery until the function that it returns is called.
+func (d *delivery) keep(ctx context.Context) (letGo func()) {
+	d.inHand.Add(1)
+	ctx, cancel := context.WithCancel(ctx)
+	var kept sync.WaitGroup
+	kept.Go(func() { d.lease.keep(ctx, d.js, d.msg) })
+	return func() {
+		cancel()
+		kept.Wait()
+		d.inHand.Add(-1)
+	}
+}
+
+// begin reads the batch and goes its way up to where nothing more is sent. It
+// returns what is left to do, if anything.
+func (d *delivery) begin(ctx, intake context.Context, meta *jetstream.MsgMetadata) (settle func()) {
+	batch, err := envelope.Decode(d.msg.Data())
 	if err == nil && !subjects.ValidID(d.campaign) {
 		err = &envelope.FieldError{Field: "subject", Reason: "the campaign is 1 to 64 letters, digits, - or _"}
 	}
@@ -74,13 +95,25 @@ func (w *Worker) handle(ctx, intake context.Context, msg jetstream.Msg) {
 	if err == nil {
 		id = batch.ID
 	}
-	d.id = subjects.BatchID(id, msg.Headers().Get(jetstream.MsgIDHeader), meta.Sequence.Stream, meta.Timestamp)
+	d.id = subjects.BatchID(id, d.msg.Headers().Get(jetstream.MsgIDHeader), meta.Sequence.Stream, meta.Timestamp)
 	if err != nil {
 		d.unreadable(ctx, err)
-		return
+		return nil
 	}
 	d.batch = batch
-	d.run(ctx, intake)
+	return d.run(ctx, intake)
+}
+
+// An ending is the last steps of one batch, beside the first steps of the next:
+// while the broker stores the end of a journal and confirms an ack, a slot need
+// not stand idle. There is one at a time in a slot, so that a worker has hold of
+// two batches a slot at most, and sends for one.
+type ending struct{ steps sync.WaitGroup }
+
+// after takes the last steps when those of the batch before are done.
+func (e *ending) after(steps func()) {
+	e.steps.Wait()
+	e.steps.Go(steps)
 }
 
 // recipientBytes is the longest recipient that is rejected by itself. What is
@@ -97,8 +130,8 @@ func recordable(recipients []string) error {
 	return nil
 }
 
-// run is the way of a batch that could be decoded.
-func (d *delivery) run(ctx, intake context.Context) {
+// run is begin for a batch that could be decoded.
+func (d *delivery) run(ctx, intake context.Context) (settle func()) {
 	began := time.Now()
 	var err error
 	if d.state, err = d.journal.Read(ctx, d.campaign, d.id); err != nil {
@@ -106,10 +139,10 @@ func (d *delivery) run(ctx, intake context.Context) {
 			d.gate.shut(time.Now().Add(troubleDelay)) // other batches would fare no better
 			d.journalTrouble(err)
 			d.nak(ctx, troubleDelay)
-			return
+			return nil
 		}
 		d.comeBack(ctx, err)
-		return
+		return nil
 	}
 	d.deadline = began.Add(d.o.RetryFor)
 	if !d.state.New() {
@@ -122,10 +155,10 @@ func (d *delivery) run(ctx, intake context.Context) {
 		case len(rest.deferred) > 0 && !cancelled:
 			// Back before its time. Claiming it would only lengthen the journal.
 			d.nak(ctx, time.Until(rest.due))
-			return
+			return nil
 		case len(rest.deferred) == 0 && d.state.Done:
 			d.tell(ctx, d.msg.DoubleAck) // a repeated batch of which all is known
-			return
+			return nil
 		}
 	}
 	var message *envelope.Message
@@ -136,7 +169,7 @@ func (d *delivery) run(ctx, intake context.Context) {
 			} else {
 				d.comeBack(ctx, err)
 			}
-			return
+			return nil
 		}
 	}
 	a := newAttempt(d, plan.Groups, message, rest)
@@ -145,11 +178,11 @@ func (d *delivery) run(ctx, intake context.Context) {
 	}
 	if !d.lease.held() {
 		d.letGo(ctx, errLate)
-		return
+		return nil
 	}
 	if d.hold, err = d.journal.Claim(ctx, d.state, d.number, a.pause); err != nil {
 		d.letGo(ctx, err)
-		return
+		return nil
 	}
 	d.journalTrouble(nil)
 	for _, invalid := range plan.Invalid {
@@ -158,7 +191,8 @@ func (d *delivery) run(ctx, intake context.Context) {
 	for recipient, r := range rest.doubtful {
 		a.record(r.results(subjects.InDoubt, []string{recipient}))
 	}
-	d.settle(ctx, a, a.run(ctx, intake), began)
+	tally := a.run(ctx, intake)
+	return func() { d.settle(ctx, a, tally, began) }
 }
 
 // rest is the recipients of a batch that are not to be sent to in this attempt

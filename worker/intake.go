@@ -9,19 +9,21 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// slot holds one batch at a time until intake ends. Each slot pulls for itself
-// and pulls one: a batch that waited in this process for a slot would use up
-// its ack wait unseen. work is the context of what is in hand.
+// slot sends for one batch at a time until intake ends. Each slot pulls for
+// itself and pulls one: a batch that waited in this process for a slot would use
+// up its ack wait unseen. work is the context of what is in hand.
 func (w *Worker) slot(work, intake context.Context, consumer jetstream.Consumer) {
+	var end ending
+	defer end.steps.Wait()
 	for intake.Err() == nil {
-		if err := w.pull(work, intake, consumer); err != nil && intake.Err() == nil {
+		if err := w.pull(work, intake, consumer, &end); err != nil && intake.Err() == nil {
 			w.log.WarnContext(work, "pull ended, trying on", "error", err)
 			sleep(intake, time.Second)
 		}
 	}
 }
 
-func (w *Worker) pull(work, intake context.Context, consumer jetstream.Consumer) error {
+func (w *Worker) pull(work, intake context.Context, consumer jetstream.Consumer, end *ending) error {
 	batches, err := consumer.Messages(jetstream.PullMaxMessages(1))
 	if err != nil {
 		return err
@@ -42,7 +44,7 @@ func (w *Worker) pull(work, intake context.Context, consumer jetstream.Consumer)
 		case err == nil && w.gate.isShut(time.Now()):
 			w.release(work, msg, once()) // asked for before the gate was shut
 		case err == nil:
-			w.handle(work, intake, msg)
+			w.handle(work, intake, msg, end)
 		case intake.Err() != nil:
 			return nil
 		case errors.Is(err, jetstream.ErrNoHeartbeat), errors.Is(err, nats.ErrTimeout):

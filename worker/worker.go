@@ -73,7 +73,7 @@ const (
 // replaced by the default of its environment variable.
 type Options struct {
 	Name         string        // in journal entries and logs
-	Batches      int           // batches held at once; 8
+	Batches      int           // batches sent for at once; 8
 	RetryDelays  Schedule      // 1m, 5m, 15m, 1h, 4h
 	RetryFor     time.Duration // 72h
 	InDoubt      InDoubt       // resend

@@ -40,7 +40,7 @@ type config struct {
 	Relays     string `envconfig:"RELAYS" desc:"relay URLs, blank-separated"`
 	RelaysFile string `envconfig:"RELAYS_FILE" desc:"relays in YAML, or a Mail::Bulkmail server file"`
 
-	Batches        int             `envconfig:"BATCHES" default:"8" desc:"batches held at once"`
+	Batches        int             `envconfig:"BATCHES" default:"8" desc:"batches sent for at once"`
 	AckWait        time.Duration   `envconfig:"ACK_WAIT" default:"30s" desc:"a worker silent for so long loses its batches"`
 	OutcomesMaxAge time.Duration   `envconfig:"OUTCOMES_MAX_AGE" default:"720h" desc:"how long outcomes are kept"`
 	RetryDelays    []time.Duration `envconfig:"RETRY_DELAYS" default:"1m,5m,15m,1h,4h" desc:"between attempts; the last repeats"`
