@@ -133,7 +133,7 @@ func (d *deployed) live(t *testing.T) {
 	provision.end(t)
 	sink := startBulkmail(t, nil, "sink", "--reply", "RCPT:*@example.org=451 4.2.0 later", "--listen", "127.0.0.1:0")
 	relays := "BULKMAIL_RELAYS=smtp://" + sink.awaitLine(t, `^listening on (\S+);`) + "?name=sink&domain=client.test&max_messages=100000"
-	work := append(d.environment("worker"), relays, "BULKMAIL_RETRY_DELAYS=100ms", "BULKMAIL_RETRY_FOR=200ms")
+	work := append(d.environment("worker"), relays, "BULKMAIL_RETRY_DELAYS=100ms", "BULKMAIL_RETRY_FOR=3s")
 	worker := startBulkmail(t, work, "worker")
 	worker.awaitLine(t, "working")
 	message, err := filepath.Abs("../../testdata/plain.eml")
