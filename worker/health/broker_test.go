@@ -89,6 +89,14 @@ func TestTheBrokerIsAskedOnceHoweverManyAsk(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	// The consumer learns of what is stored a moment later.
+	for waiting := uint64(0); waiting < 3; {
+		c, err := js.Consumer(t.Context(), names.BatchesStream(), subjects.Consumer)
+		if err != nil {
+			t.Fatal(err)
+		}
+		waiting = c.CachedInfo().NumPending
+	}
 	b := health.NewBroker(js, names)
 	before := js.Conn().Stats().OutMsgs
 	for range 100 {
