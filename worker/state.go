@@ -33,5 +33,9 @@ func (w *Worker) State() State { return State(w.state.Load()) }
 
 func (w *Worker) enter(s State) { w.state.Store(uint32(s)) }
 
+// KeepsJournals tells whether journals can be written and read, as far as is
+// known.
+func (w *Worker) KeepsJournals() bool { return !w.troubled.Load() }
+
 // InHand is how many batches the worker holds.
 func (w *Worker) InHand() int { return int(w.inHand.Load()) }

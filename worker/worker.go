@@ -31,6 +31,33 @@
 //   - Clocks: leases are counted by the worker's own monotonic clock, retries and
 //     expiry from when the broker stored an entry, caps by the broker's clock.
 //     Workers whose clocks differ by a minute retry a minute earlier or later.
+//
+// # Scaling on Kubernetes
+//
+// Scale by the lag of the consumer. KEDA's trigger nats-jetstream reads it from
+// the monitoring port of the NATS servers (/jsz) as num_pending +
+// num_ack_pending: batches that wait, are in a worker's hand, or rest until
+// their next attempt. With BULKMAIL_BATCHES=8:
+//
+//	minReplicaCount: 1
+//	maxReplicaCount: 8
+//	triggers:
+//	  - type: nats-jetstream
+//	    metadata:
+//	      natsServerMonitoringEndpoint: nats.nats.svc.cluster.local:8222
+//	      account: $G # or the name of the account
+//	      stream: BULKMAIL_BATCHES
+//	      consumer: workers
+//	      lagThreshold: "16" # batches a worker: as many waiting as in hand
+//
+// Where much is deferred, what rests would keep workers that have nothing to do:
+// scale by the trigger prometheus then, with the query
+// max(bulkmail_backlog_batches{state="waiting"}), and keep one replica, who also
+// takes what has rested. Caps of relays hold for all workers together, but
+// connections are those of each: beyond what the relays take in sessions more
+// workers gain nothing. terminationGracePeriodSeconds must exceed
+// BULKMAIL_DRAIN_TIMEOUT. /readyz is for readiness alone: as a liveness probe it
+// would restart every worker when the broker is away.
 package worker
 
 import (

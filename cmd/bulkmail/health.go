@@ -24,7 +24,7 @@ func newHealth(s *streams) *cobra.Command {
 		Use:   "health",
 		Short: "Ask the worker at BULKMAIL_HTTP whether it is alive, or ready",
 		Long: `Ask the worker at BULKMAIL_HTTP whether it is alive, or with --ready whether it
-can work: broker reached, streams there, a relay usable, not draining. The exit
+can work: broker reached, journal kept, a relay usable, not draining. The exit
 code is 0 if so and 1 if not. It is meant for health checks of containers, with
 the environment of the worker.
 

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/nats-io/nats.go/jetstream"
 
 	"bulkmail/relay/sink"
 	"bulkmail/subjects/broker"
@@ -224,6 +225,35 @@ func TestReadinessComesWithTheBrokerAndGoesWithTheLastRelay(t *testing.T) {
 		`bulkmail_relay_errors_total{relay="only"}`:                 1,
 		`bulkmail_recipients_total{relay="only",status="deferred"}`: 0,
 	})
+	w.drain(t)
+}
+
+func TestAWorkerWithoutAJournalIsNotReady(t *testing.T) {
+	t.Parallel()
+	c := connected(t)
+	w := startServed(t, "BULKMAIL_NATS_URL="+c.nc.ConnectedUrl(), "BULKMAIL_RELAYS=dummy:///dev/null?name=dummy&domain=client.test")
+	w.awaitLine(t, "working")
+	outcomes, err := c.js.Stream(t.Context(), c.names.OutcomesStream())
+	if err != nil {
+		t.Fatal(err)
+	}
+	limits := outcomes.CachedInfo().Config
+	limits.Discard, limits.MaxMsgSize = jetstream.DiscardNew, 1 // no entry is that short
+	if _, err := c.js.UpdateStream(t.Context(), limits); err != nil {
+		t.Fatal(err)
+	}
+	c.publishBatch(t, "1", "a@example.net")
+	w.awaitLine(t, "no journal")
+	w.wantReady(t, "journal: cannot be kept")
+	w.wantMetrics(t, map[string]float64{`bulkmail_journal_kept`: 0, `bulkmail_broker_connected`: 1})
+	limits.MaxMsgSize = -1
+	if _, err := c.js.UpdateStream(t.Context(), limits); err != nil {
+		t.Fatal(err)
+	}
+	w.awaitLine(t, "journal is kept again")
+	w.wantReady(t)
+	w.awaitLine(t, "attempt over.* verdict=ack")
+	w.wantMetrics(t, map[string]float64{`bulkmail_journal_kept`: 1, `bulkmail_recipients_total{relay="dummy",status="accepted"}`: 1})
 	w.drain(t)
 }
 

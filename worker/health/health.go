@@ -20,7 +20,10 @@ import (
 // Checks is what a worker needs in order to work.
 type Checks struct {
 	Conn   *nats.Conn
-	Worker interface{ State() worker.State }
+	Worker interface {
+		State() worker.State
+		KeepsJournals() bool
+	}
 	Relays interface{ Status() []relay.Status }
 	Broker *Broker
 }
@@ -37,6 +40,9 @@ func (c *Checks) Ready(ctx context.Context) []string {
 		missing = append(missing, "broker: not reached")
 	} else if err := c.Broker.Streams(ctx); err != nil {
 		missing = append(missing, "streams: "+err.Error())
+	}
+	if !c.Worker.KeepsJournals() {
+		missing = append(missing, "journal: cannot be kept")
 	}
 	if why := unusable(c.Relays.Status()); why != "" {
 		missing = append(missing, "relays: "+why)

@@ -15,9 +15,11 @@ import (
 type desk struct {
 	state  worker.State
 	relays []relay.State
+	lame   bool // no journals
 }
 
 func (d desk) State() worker.State { return d.state }
+func (d desk) KeepsJournals() bool { return !d.lame }
 func (d desk) Status() []relay.Status {
 	all := make([]relay.Status, len(d.relays))
 	for i, s := range d.relays {
@@ -37,16 +39,17 @@ func TestEverythingThatKeepsAWorkerFromWorkingIsALine(t *testing.T) {
 		desk desk
 		want []string
 	}{
-		{"all is well", desk{worker.Working, []relay.State{relay.Awake}}, nil},
-		{"one of two relays is enough", desk{worker.Working, []relay.State{relay.Parked, relay.Awake}}, nil},
-		{"a relay at a limit does as it was told", desk{worker.Working, []relay.State{relay.Parked, relay.Exhausted}}, nil},
-		{"asleep", desk{worker.Working, []relay.State{relay.Asleep}}, nil},
-		{"paced", desk{worker.Working, []relay.State{relay.Paced}}, nil},
-		{"starting", desk{worker.Starting, []relay.State{relay.Awake}}, []string{"worker: starting"}},
-		{"draining", desk{worker.Draining, []relay.State{relay.Awake}}, []string{"worker: draining"}},
-		{"ended", desk{worker.Ended, []relay.State{relay.Awake}}, []string{"worker: ended"}},
-		{"no relay", desk{worker.Working, nil}, []string{"relays: none is configured"}},
-		{"no relay works", desk{worker.Draining, []relay.State{relay.Worthless, relay.Parked, relay.Worthless}},
+		{"all is well", desk{worker.Working, []relay.State{relay.Awake}, false}, nil},
+		{"one of two relays is enough", desk{worker.Working, []relay.State{relay.Parked, relay.Awake}, false}, nil},
+		{"a relay at a limit does as it was told", desk{worker.Working, []relay.State{relay.Parked, relay.Exhausted}, false}, nil},
+		{"asleep", desk{worker.Working, []relay.State{relay.Asleep}, false}, nil},
+		{"paced", desk{worker.Working, []relay.State{relay.Paced}, false}, nil},
+		{"starting", desk{worker.Starting, []relay.State{relay.Awake}, false}, []string{"worker: starting"}},
+		{"draining", desk{worker.Draining, []relay.State{relay.Awake}, false}, []string{"worker: draining"}},
+		{"ended", desk{worker.Ended, []relay.State{relay.Awake}, false}, []string{"worker: ended"}},
+		{"no journal", desk{worker.Working, []relay.State{relay.Awake}, true}, []string{"journal: cannot be kept"}},
+		{"no relay", desk{worker.Working, nil, false}, []string{"relays: none is configured"}},
+		{"no relay works", desk{worker.Draining, []relay.State{relay.Worthless, relay.Parked, relay.Worthless}, false},
 			[]string{"worker: draining", "relays: none of 3 can be used: 1 parked, 2 worthless"}},
 	} {
 		c := health.Checks{Conn: js.Conn(), Worker: test.desk, Relays: test.desk, Broker: b}

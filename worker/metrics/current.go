@@ -21,6 +21,7 @@ type Source struct {
 	Worker interface {
 		State() worker.State
 		InHand() int
+		KeepsJournals() bool
 	}
 	Relays interface{ Status() []relay.Status }
 	Conn   *nats.Conn
@@ -40,6 +41,7 @@ func describe(name, help string, labels ...string) *prometheus.Desc {
 var (
 	descState      = describe("worker_state", "Whether the worker is in this state: starting, working, draining or ended.", "state")
 	descInHand     = describe("batches_in_hand", "Batches that the worker holds.")
+	descJournal    = describe("journal_kept", "Whether journals can be written and read, as far as is known; if not, nothing is sent.")
 	descConnected  = describe("broker_connected", "Whether the broker is reached.")
 	descReconnects = describe("broker_reconnects_total", "Times that the broker was reached again.")
 	descBacklog    = describe("backlog_batches", "Batches of all workers together: waiting (not delivered), unacknowledged (in a worker's hand, or delayed). "+
@@ -57,7 +59,7 @@ var (
 // Describe implements [prometheus.Collector].
 func (current) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
-		descState, descInHand, descConnected, descReconnects, descBacklog, descEnvelopes, descSessions, descRelay, descErrors, descAllowance, descLast,
+		descState, descInHand, descJournal, descConnected, descReconnects, descBacklog, descEnvelopes, descSessions, descRelay, descErrors, descAllowance, descLast,
 	} {
 		ch <- d
 	}
@@ -76,6 +78,7 @@ func (c current) Collect(ch chan<- prometheus.Metric) {
 		gauge(descState, truth(s == now), s.String())
 	}
 	gauge(descInHand, float64(c.Worker.InHand()))
+	gauge(descJournal, truth(c.Worker.KeepsJournals()))
 	gauge(descConnected, truth(c.Conn.IsConnected()))
 	count(descReconnects, float64(c.Conn.Stats().Reconnects))
 	if c.Conn.IsConnected() {
