@@ -23,6 +23,7 @@ import (
 	"bulkmail/relay/sink"
 	"bulkmail/subjects"
 	"bulkmail/subjects/broker"
+	"bulkmail/worker/metrics"
 )
 
 const (
@@ -40,6 +41,8 @@ type benchOptions struct {
 	limitSet                                 bool
 	json                                     bool
 	cpuProfile, memProfile                   string
+
+	metrics *metrics.Metrics // are counted as in any worker
 }
 
 func newBench(s *streams) *cobra.Command {
@@ -130,6 +133,7 @@ func (o *benchOptions) run(ctx context.Context, s *streams) (err error) {
 		c.LogLevel = slog.LevelWarn // a line for every batch would be in the way
 	}
 	log := newLogger(c, s.err)
+	o.metrics = newMetrics()
 	r, closeRelay, err := o.openRelay(ctx, log)
 	if err != nil {
 		return err
@@ -218,7 +222,7 @@ func (o *benchOptions) openRelay(ctx context.Context, log *slog.Logger) (relay.R
 	if o.limitSet {
 		config.EnvelopeLimit = o.envelopeLimit
 	}
-	built, err := relay.FromConfig(configs, relay.Outlets{Log: log})
+	built, err := relay.FromConfig(configs, outlets(o.metrics, log))
 	if err != nil {
 		return fail(err)
 	}

@@ -105,7 +105,7 @@ func (h *benchRun) measure(ctx context.Context) error {
 func (h *benchRun) outfit(nc *nats.Conn) (*outfit, error) {
 	c := h.config
 	c.RetryFor = time.Nanosecond
-	return c.outfitOf(nc, h.names, []relay.Relay{{Config: h.relay.Config, Dialer: metered{h.relay.Dialer, &h.settled}}}, workerName(), nil, h.log)
+	return c.outfitOf(nc, h.names, []relay.Relay{{Config: h.relay.Config, Dialer: metered{h.relay.Dialer, &h.settled}}}, workerName(), h.metrics, h.log)
 }
 
 // publishAll puts all batches on the queue, one after the other.

@@ -228,6 +228,33 @@ func TestReadinessComesWithTheBrokerAndGoesWithTheLastRelay(t *testing.T) {
 	w.drain(t)
 }
 
+func TestARelayThatIsAddedMeanwhileIsMeasured(t *testing.T) {
+	t.Parallel()
+	post := startSink(t, sink.Options{})
+	c := connected(t)
+	const first = "relays:\n  - {name: first, host: 127.0.0.1, port: 1, tls: none, domain: client.test, max_messages: 1}\n"
+	file := writeFile(t, "relays.yaml", first)
+	w := startServed(t, "BULKMAIL_NATS_URL="+c.nc.ConnectedUrl(), "BULKMAIL_RELAYS_FILE="+file)
+	w.awaitLine(t, "working")
+	host, port, _ := net.SplitHostPort(post.Addr())
+	second := fmt.Sprintf("relays:\n  - {name: second, host: %s, port: %s, tls: none, domain: client.test}\n", host, port)
+	if err := os.WriteFile(file, []byte(second), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	w.awaitLine(t, `relays changed.*added=\[second\]`)
+	c.publishBatch(t, "1", "a@example.net")
+	w.awaitLine(t, "attempt over.* verdict=ack")
+	w.wantMetrics(t, map[string]float64{
+		`bulkmail_recipients_total{relay="second",status="accepted"}`:                1,
+		`bulkmail_smtp_phase_duration_seconds_count{phase="message",relay="second"}`: 1,
+		`bulkmail_relay_state{relay="second",state="awake"}`:                         1,
+	})
+	if _, ok := w.metrics(t)[`bulkmail_relay_state{relay="first",state="awake"}`]; ok {
+		t.Error("a relay that is gone has a state")
+	}
+	w.drain(t)
+}
+
 func TestAWorkerWithoutAJournalIsNotReady(t *testing.T) {
 	t.Parallel()
 	c := connected(t)

@@ -49,6 +49,7 @@ var (
 	descEnvelopes = describe("envelopes_total", "Envelopes by what became of them: accepted (somebody was), refused (everybody was, or deferred), "+
 		"failed (no verdict on anybody; they go out again).", "relay", "result")
 	descSessions = describe("sessions", "Open sessions: idle, or busy sending.", "relay", "state")
+	descLimit    = describe("sessions_limit", "Sessions that may be sending at once: connections, or what adaptive found.", "relay")
 	descRelay    = describe("relay_state", "Whether the relay is in this state: awake, asleep (max_messages_while_awake), paced (max_rate), "+
 		"exhausted (max_messages), parked (unwell) or worthless (max_connection_attempts).", "relay", "state")
 	descErrors    = describe("relay_errors_total", "Errors of sessions, and of attempts to have one.", "relay")
@@ -59,7 +60,7 @@ var (
 // Describe implements [prometheus.Collector].
 func (current) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
-		descState, descInHand, descJournal, descConnected, descReconnects, descBacklog, descEnvelopes, descSessions, descRelay, descErrors, descAllowance, descLast,
+		descState, descInHand, descJournal, descConnected, descReconnects, descBacklog, descEnvelopes, descSessions, descLimit, descRelay, descErrors, descAllowance, descLast,
 	} {
 		ch <- d
 	}
@@ -95,6 +96,7 @@ func (c current) Collect(ch chan<- prometheus.Metric) {
 		count(descEnvelopes, float64(r.Failed), r.Relay, "failed")
 		gauge(descSessions, float64(r.Sessions-r.Busy), r.Relay, "idle")
 		gauge(descSessions, float64(r.Busy), r.Relay, "busy")
+		gauge(descLimit, float64(r.AtOnce), r.Relay)
 		for _, s := range relay.States() {
 			gauge(descRelay, truth(s == r.State), r.Relay, string(s))
 		}

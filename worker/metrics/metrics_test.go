@@ -71,7 +71,7 @@ func observed(t *testing.T) *metrics.Metrics {
 		t.Fatal(err)
 	}
 	d := desk{worker.Draining, []relay.Status{
-		{Relay: "mx1", State: relay.Awake, Left: relay.Unlimited, Sessions: 4, Busy: 1, Envelopes: 7, Refused: 2, Failed: 1, LastMessage: time.Unix(1e9, 5e8)},
+		{Relay: "mx1", State: relay.Awake, Left: relay.Unlimited, AtOnce: 6, Sessions: 4, Busy: 1, Envelopes: 7, Refused: 2, Failed: 1, LastMessage: time.Unix(1e9, 5e8)},
 		{Relay: "mx2", State: relay.Parked, Left: 17, Errors: 5},
 	}}
 	m := metrics.New(metrics.Build{Version: "v1.2.3", Commit: "abc", Go: "go1"})
@@ -128,6 +128,7 @@ func TestWhatWasObservedIsServed(t *testing.T) {
 		`bulkmail_envelopes_total{relay="mx1",result="failed"} 1`,
 		`bulkmail_sessions{relay="mx1",state="idle"} 3`,
 		`bulkmail_sessions{relay="mx1",state="busy"} 1`,
+		`bulkmail_sessions_limit{relay="mx1"} 6`,
 		`bulkmail_relay_state{relay="mx1",state="awake"} 1`,
 		`bulkmail_relay_state{relay="mx2",state="awake"} 0`,
 		`bulkmail_relay_state{relay="mx2",state="parked"} 1`,
