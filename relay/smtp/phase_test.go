@@ -1,8 +1,11 @@
 package smtp_test
 
 import (
+	"bufio"
 	"context"
 	"crypto/tls"
+	"fmt"
+	"net"
 	"net/http/httptest"
 	"testing"
 	"time"
@@ -84,10 +87,37 @@ func TestEachPhaseIsToldWithTheTimeItTook(t *testing.T) {
 
 func TestAPhaseThatDoesNotComeToItsEndIsNotTold(t *testing.T) {
 	t.Parallel()
-	d := smtp.Dialer{Addr: "127.0.0.1:1", Domain: "client.test", TLS: smtp.NoTLS, Tries: 2, Took: func(p smtp.Phase, _ time.Duration) {
-		t.Errorf("%v is told of a connection that is refused", p)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	served := make(chan struct{})
+	go func() { // greets, and hangs up at EHLO
+		defer close(served)
+		conn, err := l.Accept()
+		if err != nil {
+			return
+		}
+		defer conn.Close()
+		fmt.Fprint(conn, "220 mx.test ESMTP\r\n")
+		_, _ = bufio.NewReader(conn).ReadString('\n')
+	}()
+	var told []smtp.Phase
+	d := smtp.Dialer{Addr: l.Addr().String(), Domain: "client.test", TLS: smtp.NoTLS, Tries: 1, Took: func(p smtp.Phase, _ time.Duration) {
+		told = append(told, p)
 	}}
 	if _, err := d.Dial(t.Context()); err == nil {
-		t.Error("there is something at port 1")
+		t.Error("there is a session")
+	}
+	<-served
+	if diff := cmp.Diff([]smtp.Phase{smtp.PhaseConnect, smtp.PhaseGreeting}, told); diff != "" {
+		t.Error(diff)
+	}
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	told = nil
+	if _, err := d.Dial(t.Context()); err == nil || len(told) > 0 {
+		t.Errorf("%v is told of a connection that is refused (%v)", told, err)
 	}
 }
