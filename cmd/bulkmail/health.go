@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -88,12 +89,8 @@ func (c config) askWorker(ctx context.Context, path string) (status int, body st
 	if err != nil {
 		return 0, "", err
 	}
-	// An address that stands for all of this host's is asked on this host.
-	var dialer net.Dialer
-	transport := &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
-		return dialer.DialContext(ctx, network, c.HTTP)
-	}}
-	response, err := transport.RoundTrip(request)
+	request.Close = true
+	response, err := askOnce(request, c.HTTP)
 	if err != nil {
 		return 0, "", fmt.Errorf("no worker answers at %s: %w: is it running, and is %s what its log says (http listening)?", c.HTTP, err, httpVariable)
 	}
@@ -107,6 +104,38 @@ func (c config) askWorker(ctx context.Context, path string) (status int, body st
 	}
 	return response.StatusCode, strings.TrimSpace(string(text)), nil
 }
+
+// askOnce asks on a connection of its own. An [http.Transport] would not do: it
+// writes to the standard logger when a server speaks first, as one for SMTP does.
+func askOnce(request *http.Request, address string) (*http.Response, error) {
+	// An address that stands for all of this host's is dialled on this host.
+	conn, err := new(net.Dialer).DialContext(request.Context(), "tcp", address)
+	if err != nil {
+		return nil, err
+	}
+	if deadline, ok := request.Context().Deadline(); ok {
+		_ = conn.SetDeadline(deadline)
+	}
+	err = request.Write(conn)
+	var response *http.Response
+	if err == nil {
+		response, err = http.ReadResponse(bufio.NewReader(conn), request)
+	}
+	if err != nil {
+		_ = conn.Close()
+		return nil, err
+	}
+	response.Body = body{response.Body, conn}
+	return response, nil
+}
+
+// A body closes the connection that it came on.
+type body struct {
+	io.ReadCloser
+	conn net.Conn
+}
+
+func (b body) Close() error { return errors.Join(b.ReadCloser.Close(), b.conn.Close()) }
 
 // checkURL asks anything.
 func checkURL(ctx context.Context, s *streams, url string) error {
