@@ -16,11 +16,11 @@ import (
 const (
 	// pausedDelay is how long a batch of a paused campaign rests in the queue
 	// before a worker looks at it again.
-	pausedDelay = 10 * time.Second
+	pausedDelay = time.Second
 	// pausedLooks is at how many of these a worker looks in a second at most:
 	// a long queue that is paused must not keep it busy. So many a second come
 	// back at least when the campaign is resumed.
-	pausedLooks = 500
+	pausedLooks = 200
 )
 
 // campaigns knows the state of every campaign as the broker tells of it, and
