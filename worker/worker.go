@@ -9,7 +9,8 @@
 //  3. attempt.go: the recipients that are left wait, grouped by domain, for the
 //     relay pool to cut envelopes off them; each reply goes to the journal.
 //  4. verdict.go: one pure function decides between ack, nak and giving up.
-//  5. settle.go: the journal is closed, then the broker is told.
+//  5. settle.go: the journal is closed, then the broker is told; the slot goes on
+//     with the next batch meanwhile.
 //
 // campaigns.go watches whether a campaign runs, is paused or cancelled; state.go
 // says how far the worker is, observer.go what it does.
