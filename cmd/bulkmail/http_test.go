@@ -326,8 +326,13 @@ func TestMetricsWantTheTokenAndProbesDoNot(t *testing.T) {
 	t.Parallel()
 	const token, next = "0123456789abcdef", "fedcba9876543210"
 	file := writeFile(t, "token", token+"\n")
-	w := startServed(t, "BULKMAIL_NATS_URL="+startBroker(t).URL(), "BULKMAIL_RELAYS=dummy:///dev/null?domain=client.test", "BULKMAIL_HTTP_TOKEN_FILE="+file)
+	w := startServed(t, "BULKMAIL_NATS_URL="+startBroker(t).URL(), "BULKMAIL_RELAYS=dummy:///dev/null?domain=client.test",
+		"BULKMAIL_HTTP=0.0.0.0:0", "BULKMAIL_HTTP_TOKEN_FILE="+file)
 	w.awaitLine(t, "working")
+	env := []string{"BULKMAIL_HTTP=" + w.address, "BULKMAIL_HTTP_TOKEN_FILE=" + file}
+	if out := startBulkmail(t, env, "health", "--ready").end(t); out != "ready\n" {
+		t.Errorf("health says %q", out)
+	}
 	asks := func(wants int, path string, headers ...string) {
 		t.Helper()
 		status, body := w.get(t, path, headers...)
