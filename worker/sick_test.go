@@ -3,6 +3,8 @@ package worker_test
 import (
 	"fmt"
 	"net"
+	"os"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -45,9 +47,9 @@ func hanging(t *testing.T) string {
 
 // send has a worker send batches over relays, and returns how long that took.
 // Everybody must be accepted at the first attempt.
-func send(t *testing.T, relays ...relay.Relay) time.Duration {
+func send(t *testing.T, batches int, relays ...relay.Relay) time.Duration {
 	t.Helper()
-	const batches, size = 20, 200
+	const size = 200
 	h := newHouse(t)
 	var ledgers []*ledger
 	for i := range batches {
@@ -69,7 +71,17 @@ func send(t *testing.T, relays ...relay.Relay) time.Duration {
 	return took
 }
 
+// BULKMAIL_SICK_BATCHES is how many batches of 200 are sent, so that the sick
+// relays are probed in vain, and that the time can be judged: 20.
 func TestSickRelaysCostNobodyAnAttempt(t *testing.T) {
+	batches, long := 20, false
+	if s := os.Getenv("BULKMAIL_SICK_BATCHES"); s != "" {
+		var err error
+		if batches, err = strconv.Atoi(s); err != nil {
+			t.Fatal(err)
+		}
+		long = batches >= 500
+	}
 	t.Parallel()
 	named := func(name string) func(*relay.Config) {
 		return func(c *relay.Config) { c.Name, c.MaxMessagesPerRobin = name, 100 }
@@ -82,7 +94,7 @@ func TestSickRelaysCostNobodyAnAttempt(t *testing.T) {
 		}
 		return relays
 	}
-	alone := send(t, healthy()...)
+	alone := send(t, batches, healthy()...)
 
 	var dying *postOffice
 	var taken atomic.Int32
@@ -102,13 +114,14 @@ func TestSickRelaysCostNobodyAnAttempt(t *testing.T) {
 		locked.relay(t, named("locked"), func(c *relay.Config) { c.User, c.Password, c.AuthInClear = "bulk", "wrong", true }),
 		smtpRelay(t, "hanging", hanging(t), named("hanging")),
 	}, healthy()...)
-	beside := send(t, sick...)
+	beside := send(t, batches, sick...)
 	t.Logf("healthy relays alone %v, beside sick ones %v", alone.Round(time.Millisecond), beside.Round(time.Millisecond))
 	if taken.Load() < 10 {
 		t.Errorf("the dying relay took %d messages, it was to die after 10", taken.Load())
 	}
-	// The figure is what is wanted, within 10 %; a busy machine is given more.
-	if beside > alone*3/2+time.Second {
+	// Within 10 % is what is wanted; a busy machine and a short time are given
+	// more.
+	if beside > alone*3/2+time.Second || long && beside > alone*11/10 {
 		t.Errorf("healthy relays alone took %v, beside sick ones %v", alone, beside)
 	}
 }
