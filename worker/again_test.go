@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/nats-io/nats-server/v2/server"
 
 	"bulkmail/envelope"
 	"bulkmail/relay"
@@ -316,4 +317,27 @@ func TestAWorkerWaitsForItsBroker(t *testing.T) {
 	h.publish(t, "c", envelope.Batch{ID: "1", Recipients: people(3, "example.net")})
 	h.ledger(t, "c", "1").until(subjects.Done)
 	onceEach(t, post.seen(), people(3, "example.net"))
+}
+
+func TestABrokerWithoutJetStreamIsToldHowToStart(t *testing.T) {
+	t.Parallel()
+	s, err := server.NewServer(&server.Options{Host: "127.0.0.1", Port: server.RANDOM_PORT, NoLog: true, NoSigs: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Start()
+	t.Cleanup(func() {
+		s.Shutdown()
+		s.WaitForShutdown()
+	})
+	if !s.ReadyForConnections(patience) {
+		t.Fatal("the broker is not ready")
+	}
+	nc, js := connect(t, s.ClientURL())
+	h := &house{url: s.ClientURL()}
+	e := h.hireOn(t, nc, js, worker.Options{}, relay.Options{}, newMemory().relay())
+	if said := e.log.wait(t, "broker not ready, trying on", 1).attrs["error"]; !strings.Contains(said, "start it with -js") {
+		t.Errorf("said %q", said)
+	}
+	e.leave(t)
 }

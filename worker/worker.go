@@ -116,6 +116,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"bulkmail/relay"
@@ -305,6 +306,9 @@ func (w *Worker) connect(ctx context.Context) (jetstream.Consumer, error) {
 		}
 		if api, ok := errors.AsType[*jetstream.APIError](err); ok && api.Code < 500 {
 			return nil, err
+		}
+		if errors.Is(err, nats.ErrNoResponders) {
+			err = fmt.Errorf("it runs without JetStream (start it with -js), or its cluster has no leader yet: %w", err)
 		}
 		if ctx.Err() == nil {
 			w.log.WarnContext(ctx, "broker not ready, trying on", "error", err, "again_in", wait)

@@ -145,24 +145,22 @@ func (f *Fleet) Close(ctx context.Context) error {
 
 // follow reads what anybody writes, until the fleet ends.
 func (f *Fleet) follow() {
+	said := ""
 	for opened := false; ; {
 		updates, err := f.watch(&opened)
-		if err != nil {
-			if f.ctx.Err() != nil {
-				return
+		switch {
+		case err == nil:
+			said = ""
+			for e := range updates.Updates() {
+				if e != nil {
+					f.take(e)
+				}
 			}
-			if !errors.Is(err, jetstream.ErrBucketNotFound) {
-				f.o.Log.WarnContext(f.ctx, "relays not followed, trying on", "bucket", f.bucket, "error", err)
-			}
-			if !sleep(f.ctx, retryAfter) {
-				return
-			}
-			continue
-		}
-		for e := range updates.Updates() {
-			if e != nil {
-				f.take(e)
-			}
+		case f.ctx.Err() != nil:
+			return
+		case !errors.Is(err, jetstream.ErrBucketNotFound) && err.Error() != said:
+			said = err.Error()
+			f.o.Log.WarnContext(f.ctx, "relays not followed, trying on", "bucket", f.bucket, "error", err)
 		}
 		if !sleep(f.ctx, retryAfter) {
 			return
