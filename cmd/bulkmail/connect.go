@@ -25,6 +25,9 @@ func (c config) natsOptions(name string, log *slog.Logger) []nats.Option {
 	o := []nats.Option{
 		nats.Name("bulkmail " + name),
 		nats.MaxReconnects(-1),
+		// A broker that is cut off without a word is left within half a minute,
+		// not four.
+		nats.PingInterval(10 * time.Second),
 		// Whoever was logged in once goes on trying: a password may be changed
 		// on either side first.
 		nats.IgnoreAuthErrorAbort(),
