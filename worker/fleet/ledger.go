@@ -258,3 +258,12 @@ func (l *ledger) quantum() int {
 	}
 	return n
 }
+
+// within is d, or less where the time counts: what is held takes room in every
+// period of a rate, and is reported late, which is no loss while there is plenty.
+func (l *ledger) within(d time.Duration, part int64) time.Duration {
+	if !l.rateOn() || 2*(l.held()+l.recent()) < l.limits.MaxRate.Messages {
+		return d
+	}
+	return min(d, max(l.limits.MaxRate.Per/time.Duration(part), 2*time.Millisecond))
+}

@@ -327,7 +327,7 @@ func (s *share) next(now time.Time) (*entry, time.Duration) {
 			}
 		}
 	}
-	if s.counted > 0 && (e.leased+e.returned > 0 || s.closed || s.credit+s.flying == 0 || again.due(s.since.Add(s.report()).Sub(now))) {
+	if s.counted > 0 && (e.leased+e.returned > 0 || s.closed || s.credit+s.flying == 0 || again.due(s.since.Add(s.report(l)).Sub(now))) {
 		e.reported = s.counted
 	}
 	renew := s.credit+s.flying+s.counted > 0 && again.due(s.confirmed.Add(s.silence/3).Sub(now))
@@ -382,22 +382,13 @@ func (s *share) write(now, at time.Time, l *ledger, e *entry) *entry {
 // idle is after what time credit is given back. Caller holds mu.
 func (s *share) idle(l *ledger) time.Duration {
 	if l.wants(s.worker) {
-		return s.within(yieldAfter, 100)
+		return l.within(yieldAfter, 100)
 	}
-	return s.within(idleAfter, 100)
+	return l.within(idleAfter, 100)
 }
 
 // report is after what time messages are reported. Caller holds mu.
-func (s *share) report() time.Duration { return s.within(reportAfter, 200) }
-
-// within is d, or the part of a rate's period, for what is held takes room in
-// every period.
-func (s *share) within(d time.Duration, part int64) time.Duration {
-	if !s.ledger.rateOn() {
-		return d
-	}
-	return min(d, max(s.limits.MaxRate.Per/time.Duration(part), 2*time.Millisecond))
-}
+func (s *share) report(l *ledger) time.Duration { return l.within(reportAfter, 200) }
 
 // close has everything given back that is not in flight.
 func (s *share) close() {
