@@ -393,10 +393,17 @@ func TestWhatACrashedWorkerHeldIsWastedAndNoMore(t *testing.T) {
 	crashed := New(connect(t, url), subjects.Names{}.RelayBucket(), Options{Worker: "crashed", Silence: time.Second})
 	share := crashed.Allowance("r", c.Config.Limits(), func() {})
 	until(t, "something is leased", func() bool { return share.Left(time.Now()) > 0 })
-	held := share.Left(time.Now())
-	share.Take(time.Now(), held)
+	share.Take(time.Now(), share.Left(time.Now()))
 	crashed.cancel() // without giving anything back
 	crashed.wg.Wait()
+	counters, _, err := Look(t.Context(), kv, []relay.Config{c.Config})
+	if err != nil {
+		t.Fatal(err)
+	}
+	held := counters["r"].Held // a second chunk may have been leased ahead
+	if held == 0 || held > 100+200 { // chunks double
+		t.Errorf("the worker that crashed held %d", held)
+	}
 
 	h := hire(t, url, "w", relay.Options{}, c)
 	begin([]*hired{h}, 1000, 10)
