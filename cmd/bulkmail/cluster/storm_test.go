@@ -71,7 +71,16 @@ func TestAStormLosesNobodyAndDoublesOnlyWhoWasInFlight(t *testing.T) {
 	docker(t, "docker", "network", "connect", network, worker.ID)
 	healthy(t, "worker", 2)
 
-	// Nobody may be sent to twice because of these: no window.
+	// Nobody may be sent to twice because of what follows: no window.
+	worker = containers(t, "worker")[0]
+	docker(t, "docker", "stop", worker.ID)
+	if state := containers(t, "worker")[0].State; state.Running || state.ExitCode != 0 {
+		t.Errorf("a worker that was stopped in the midst of the list ended with %+v", state)
+	}
+	docker(t, "docker", "start", worker.ID)
+	healthy(t, "worker", 2)
+	l.progress()
+	t.Logf("worker stopped, %d taken so far", l.taken())
 	for _, n := range []int{4, 2} {
 		l.progress()
 		docker(t, "docker-compose", "up", "-d", "--no-recreate", "--scale", fmt.Sprintf("worker=%d", n))
