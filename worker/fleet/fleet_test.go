@@ -400,7 +400,7 @@ func TestWhatACrashedWorkerHeldIsWastedAndNoMore(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	held := counters["r"].Held // a second chunk may have been leased ahead
+	held := counters["r"].Held       // a second chunk may have been leased ahead
 	if held == 0 || held > 100+200 { // chunks double
 		t.Errorf("the worker that crashed held %d", held)
 	}
