@@ -22,6 +22,9 @@ const (
 	// backlog is how many recipients may be on the list and not be sent to yet:
 	// more than the publisher keeps to itself, so that workers always have work.
 	backlog = 2*domains*batchSize + 2000
+	// publications is how often the list is published at most: the loss of the
+	// queue's leader may stop several before there is a new one.
+	publications = 20
 	// feedEvery and feedMost are the pace of the list at its fastest: more than two
 	// workers can send, as each relay takes a while over every envelope.
 	feedEvery = 20 * time.Millisecond
@@ -129,7 +132,7 @@ func (l *load) publish(ctx context.Context) {
 			in.Close()
 		}()
 		err = cmd.Wait()
-		if err == nil || try == 5 || ctx.Err() != nil {
+		if err == nil || try == publications || ctx.Err() != nil {
 			if err != nil {
 				err = fmt.Errorf("publisher: %w\n%s", err, errs.Bytes())
 			}
