@@ -296,7 +296,7 @@ func (p *publication) put(ctx context.Context, recipients []string) error {
 	}
 	p.open[b.ID] = true
 	msg := &nats.Msg{Subject: p.names.Batches(p.campaign), Data: data}
-	if _, err := p.js.PublishMsg(ctx, msg, jetstream.WithMsgID(p.campaign+"."+b.ID), jetstream.WithExpectStream(p.names.BatchesStream())); err != nil {
+	if err := p.enqueue(ctx, msg, p.campaign+"."+b.ID); err != nil {
 		return fmt.Errorf("publish: %w", err)
 	}
 	p.batches++

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"bulkmail/envelope"
@@ -151,5 +152,62 @@ func TestTheMessageIsStoredOnce(t *testing.T) {
 	info, err := stream.Info(t.Context(), jetstream.WithSubjectFilter(">"))
 	if err != nil || info.State.LastSeq != 2 { // a chunk and its description
 		t.Errorf("%d messages were written for it, %v", info.State.LastSeq, err)
+	}
+}
+
+// A mark is a writer that tells when it was written to.
+type mark struct{ written chan struct{} }
+
+func (m mark) Write(p []byte) (int, error) {
+	select {
+	case m.written <- struct{}{}:
+	default:
+	}
+	return len(p), nil
+}
+
+// A cluster that has lost its leader has a new one in a moment; who publishes a
+// long list must not have to begin again.
+func TestAQueueThatDoesNotAnswerIsWaitedFor(t *testing.T) {
+	t.Parallel()
+	c := connected(t)
+	stream, err := c.js.Stream(t.Context(), c.names.BatchesStream())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.js.DeleteStream(t.Context(), c.names.BatchesStream()); err != nil {
+		t.Fatal(err)
+	}
+	said := mark{make(chan struct{}, 1)}
+	p := newPublication(&publishOptions{from: "news@example.com", campaign: "news", batchSize: 1000}, &streams{out: io.Discard, err: said}, "Subject: t\n\nhi\n")
+	p.client = c
+	ended := make(chan error)
+	go func() {
+		ended <- p.enqueue(t.Context(), &nats.Msg{Subject: c.names.Batches("news"), Data: []byte("{}")}, "1")
+	}()
+	<-said.written
+	if _, err := c.js.CreateStream(t.Context(), stream.CachedInfo().Config); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-ended; err != nil {
+		t.Errorf("the queue is back, and publish says %v", err)
+	}
+}
+
+func TestAQueueThatRefusesIsNotWaitedFor(t *testing.T) {
+	t.Parallel()
+	c := connected(t)
+	stream, err := c.js.Stream(t.Context(), c.names.BatchesStream())
+	if err != nil {
+		t.Fatal(err)
+	}
+	full := stream.CachedInfo().Config
+	full.MaxMsgs, full.Discard = 1, jetstream.DiscardNew
+	if _, err := c.js.UpdateStream(t.Context(), full); err != nil {
+		t.Fatal(err)
+	}
+	_, err = publishTo(t, c, publishOptions{batchSize: 10}, strings.NewReader(numbered(0, 100)))
+	if err == nil || !strings.Contains(err.Error(), "maximum messages exceeded") || !strings.Contains(err.Error(), "run the same command again") {
+		t.Errorf("a full queue is told as %v", err)
 	}
 }

@@ -36,6 +36,7 @@ cyrus_sasl_config_path = DIR/etc/sasl
 smtpd_sasl_local_domain = mx.test
 smtpd_recipient_limit = 15
 smtpd_error_sleep_time = 0
+enable_long_queue_ids = yes
 EXTRA
 `
 
@@ -62,7 +63,7 @@ var (
 )
 
 // startPostfix runs a Postfix of its own that defers, refuses and throws away
-// by the recipient's name.
+// by the recipient's name. Its short queue ids come back within a run.
 func startPostfix(t *testing.T, extra string) (addr, log string) {
 	t.Helper()
 	postfix := peerProgram(t, "postfix")
