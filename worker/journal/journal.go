@@ -18,14 +18,14 @@
 // Measured with one million recipients in 10 domains, 100 an envelope, all
 // accepted, on nats-server 2.15.2 with one replica; addresses of 27 octets.
 // Disk is the folder of the stream; memory is the whole broker after the run,
-// 32 MB before it (page cache not counted).
+// 18 MB before it (page cache not counted). testdata/bench/journal prints this:
 //
-//	recipients a batch   entries   disk     disk with s2   broker memory
-//	1,000                  3,550    29 MB    9 MB          127 MB
-//	100                            35 MB    8 MB          135 MB
-//	10                   200,008    92 MB                  202 MB (peak 241 MB)
+//	recipients a batch   entries   disk     broker memory   with s2: disk   memory
+//	1,000                  4,206    31 MB   108 MB          11 MB           140 MB
+//	100                   20,014    36 MB   121 MB           9 MB           135 MB
+//	10                   200,021    94 MB   199 MB          21 MB           216 MB (peak 245)
 //
-// So a billion recipients in batches of 1,000 are about 29 GB, or 9 GB with
+// So a billion recipients in batches of 1,000 are about 31 GB, or 11 GB with
 // compression, times the replicas, in a million subjects; the broker keeps
 // something below a kilobyte of memory for each subject. What to turn:
 //
