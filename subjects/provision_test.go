@@ -8,35 +8,16 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"bulkmail/subjects"
-	"bulkmail/subjects/broker"
+	"bulkmail/subjects/broker/brokertest"
 )
 
 // connect starts a broker without anything on it.
 func connect(t *testing.T) jetstream.JetStream {
 	t.Helper()
-	b, err := broker.Start(t.Context(), broker.Options{Listen: "127.0.0.1:0", Dir: t.TempDir(), Log: slog.New(slog.DiscardHandler)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := b.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	nc, err := nats.Connect(b.URL())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(nc.Close)
-	js, err := jetstream.New(nc)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return js
+	return brokertest.Connect(t, brokertest.Start(t).URL())
 }
 
 var settings = subjects.Options{AckWait: 20 * time.Second, OutcomesMaxAge: 48 * time.Hour}

@@ -8,13 +8,13 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"github.com/nats-io/nats-server/v2/server"
 
 	"bulkmail/envelope"
 	"bulkmail/relay"
 	"bulkmail/relay/sink"
 	"bulkmail/relay/smtp"
 	"bulkmail/subjects"
+	"bulkmail/subjects/broker/brokertest"
 	"bulkmail/worker"
 )
 
@@ -321,20 +321,9 @@ func TestAWorkerWaitsForItsBroker(t *testing.T) {
 
 func TestABrokerWithoutJetStreamIsToldHowToStart(t *testing.T) {
 	t.Parallel()
-	s, err := server.NewServer(&server.Options{Host: "127.0.0.1", Port: server.RANDOM_PORT, NoLog: true, NoSigs: true})
-	if err != nil {
-		t.Fatal(err)
-	}
-	s.Start()
-	t.Cleanup(func() {
-		s.Shutdown()
-		s.WaitForShutdown()
-	})
-	if !s.ReadyForConnections(patience) {
-		t.Fatal("the broker is not ready")
-	}
-	nc, js := connect(t, s.ClientURL())
-	h := &house{url: s.ClientURL()}
+	url := brokertest.StartWithout(t)
+	nc, js := connect(t, url)
+	h := &house{url: url}
 	e := h.hireOn(t, nc, js, worker.Options{}, relay.Options{}, newMemory().relay())
 	if said := e.log.wait(t, "broker not ready, trying on", 1).attrs["error"]; !strings.Contains(said, "start it with -js") {
 		t.Errorf("said %q", said)

@@ -13,19 +13,14 @@ import (
 	"bulkmail/relay"
 	"bulkmail/relay/sink"
 	"bulkmail/subjects"
+	"bulkmail/subjects/broker/brokertest"
 	"bulkmail/worker"
 )
 
 // shortWait makes a house in which a batch is another's after a second.
 func shortWait(t testing.TB) *house {
 	t.Helper()
-	b := startBroker(t, "127.0.0.1:0", t.TempDir())
-	t.Cleanup(func() {
-		if err := b.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	h := join(t, b.URL())
+	h := join(t, brokertest.Start(t).URL())
 	h.provision(t, subjects.Options{AckWait: time.Second, OutcomesMaxAge: time.Hour})
 	return h
 }

@@ -17,6 +17,7 @@ import (
 	"bulkmail/relay"
 	"bulkmail/subjects"
 	"bulkmail/subjects/broker"
+	"bulkmail/subjects/broker/brokertest"
 	"bulkmail/worker"
 )
 
@@ -42,13 +43,7 @@ func startBroker(t testing.TB, listen, dir string) *broker.Server {
 
 func newHouse(t testing.TB) *house {
 	t.Helper()
-	b := startBroker(t, "127.0.0.1:0", t.TempDir())
-	t.Cleanup(func() {
-		if err := b.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	h := join(t, b.URL())
+	h := join(t, brokertest.Start(t).URL())
 	h.provision(t, subjects.Options{AckWait: 30 * time.Second, OutcomesMaxAge: time.Hour})
 	return h
 }
@@ -62,16 +57,8 @@ func join(t testing.TB, url string) *house {
 
 func connect(t testing.TB, url string) (*nats.Conn, jetstream.JetStream) {
 	t.Helper()
-	nc, err := nats.Connect(url, nats.MaxReconnects(-1), nats.ReconnectWait(20*time.Millisecond), nats.ReconnectJitter(0, 0))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(nc.Close)
-	js, err := jetstream.New(nc)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return nc, js
+	js := brokertest.Connect(t, url)
+	return js.Conn(), js
 }
 
 func (h *house) provision(t testing.TB, o subjects.Options) {

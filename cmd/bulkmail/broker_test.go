@@ -14,21 +14,13 @@ import (
 
 	"bulkmail/subjects"
 	"bulkmail/subjects/broker"
+	"bulkmail/subjects/broker/brokertest"
 )
 
 // startBroker starts a broker in this process.
 func startBroker(t *testing.T) *broker.Server {
 	t.Helper()
-	b, err := broker.Start(t.Context(), broker.Options{Listen: "127.0.0.1:0", Dir: t.TempDir(), Log: slog.New(slog.DiscardHandler)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := b.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	return b
+	return brokertest.Start(t)
 }
 
 // connected is a client with everything made on a broker of its own.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"log/slog"
 	"net"
 	"net/http"
 	"os"
@@ -20,6 +19,7 @@ import (
 
 	"bulkmail/relay/sink"
 	"bulkmail/subjects/broker"
+	"bulkmail/subjects/broker/brokertest"
 )
 
 // A site as others see it: what is served by a worker process.
@@ -204,15 +204,7 @@ func TestReadinessComesWithTheBrokerAndGoesWithTheLastRelay(t *testing.T) {
 	}
 	w.wantMetrics(t, map[string]float64{`bulkmail_broker_connected`: 0, `bulkmail_worker_state{state="starting"}`: 1})
 
-	b, err := broker.Start(t.Context(), broker.Options{Listen: listen, Dir: t.TempDir(), Log: slog.New(slog.DiscardHandler)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := b.Close(); err != nil {
-			t.Error(err)
-		}
-	})
+	b := brokertest.Start(t, func(o *broker.Options) { o.Listen = listen })
 	w.awaitLine(t, "working")
 	w.wantReady(t)
 

@@ -4,19 +4,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net"
 	"net/url"
-	"strings"
 	"testing"
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
-	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"go.uber.org/goleak"
 
-	"bulkmail/subjects/broker"
+	"bulkmail/subjects/broker/brokertest"
 	"bulkmail/subjects/tail"
 )
 
@@ -86,28 +83,9 @@ func (r reader) next(want string) {
 	}
 }
 
-func connect(t *testing.T, urls ...string) jetstream.JetStream {
-	t.Helper()
-	nc, err := nats.Connect(strings.Join(urls, ","), nats.MaxReconnects(-1), nats.ReconnectWait(20*time.Millisecond))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(nc.Close)
-	js, err := jetstream.New(nc)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return js
-}
-
 func TestATailBeginsWhereItWasToldAndReadsItsSubjectInOrder(t *testing.T) {
 	t.Parallel()
-	b, err := broker.Start(t.Context(), broker.Options{Listen: "127.0.0.1:0", Dir: t.TempDir(), Log: slog.New(slog.DiscardHandler)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = b.Close() })
-	js := connect(t, b.URL())
+	js := brokertest.Connect(t, brokertest.Start(t).URL())
 	if _, err := tail.Open(t.Context(), js, "S", "s.*", 0); !errors.Is(err, jetstream.ErrStreamNotFound) {
 		t.Errorf("without a stream: %v", err)
 	}
@@ -149,7 +127,7 @@ func TestATailOutlivesItsConsumer(t *testing.T) {
 		}
 		urls = append(urls, s.ClientURL())
 	}
-	js := connect(t, urls...)
+	js := brokertest.Connect(t, urls...)
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	var stream jetstream.Stream

@@ -3,13 +3,11 @@ package fleet
 import (
 	"context"
 	"fmt"
-	"log/slog"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
-	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"go.uber.org/goleak"
 
@@ -17,6 +15,7 @@ import (
 	"bulkmail/relay/smtp"
 	"bulkmail/subjects"
 	"bulkmail/subjects/broker"
+	"bulkmail/subjects/broker/brokertest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -26,35 +25,12 @@ const patience = 30 * time.Second
 // openBucket starts a broker with a relays bucket.
 func openBucket(t testing.TB, syncAlways bool) (url string, kv jetstream.KeyValue) {
 	t.Helper()
-	b, err := broker.Start(t.Context(), broker.Options{Listen: "127.0.0.1:0", Dir: t.TempDir(), SyncAlways: syncAlways, Log: slog.New(slog.DiscardHandler)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := b.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	js := connect(t, b.URL())
-	kv, err = js.CreateKeyValue(t.Context(), jetstream.KeyValueConfig{Bucket: subjects.Names{}.RelayBucket(), Storage: jetstream.FileStorage})
+	b := brokertest.Start(t, func(o *broker.Options) { o.SyncAlways = syncAlways })
+	kv, err := brokertest.Connect(t, b.URL()).CreateKeyValue(t.Context(), jetstream.KeyValueConfig{Bucket: subjects.Names{}.RelayBucket(), Storage: jetstream.FileStorage})
 	if err != nil {
 		t.Fatal(err)
 	}
 	return b.URL(), kv
-}
-
-func connect(t testing.TB, url string) jetstream.JetStream {
-	t.Helper()
-	nc, err := nats.Connect(url)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(nc.Close)
-	js, err := jetstream.New(nc)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return js
 }
 
 // A book writes down what a relay in memory accepted, and when.
@@ -175,7 +151,7 @@ type hired struct {
 func hire(t testing.TB, url, name string, o relay.Options, relays ...relay.Relay) *hired {
 	t.Helper()
 	h := &hired{name: name, work: &work{stalled: make(chan time.Time, 100)}}
-	h.fleet = New(connect(t, url), subjects.Names{}.RelayBucket(), Options{Worker: name, Silence: 3 * time.Second})
+	h.fleet = New(brokertest.Connect(t, url), subjects.Names{}.RelayBucket(), Options{Worker: name, Silence: 3 * time.Second})
 	o.Allowance = h.fleet.Allowance
 	h.pool = relay.NewPool(relays, o)
 	h.work.pool = h.pool
@@ -390,7 +366,7 @@ func TestWhatACrashedWorkerHeldIsWastedAndNoMore(t *testing.T) {
 	url, kv := openBucket(t, false)
 	b := &book{}
 	c := one("r", b, func(c *relay.Config) { c.MaxMessages = 500 })
-	crashed := New(connect(t, url), subjects.Names{}.RelayBucket(), Options{Worker: "crashed", Silence: time.Second})
+	crashed := New(brokertest.Connect(t, url), subjects.Names{}.RelayBucket(), Options{Worker: "crashed", Silence: time.Second})
 	share := crashed.Allowance("r", c.Config.Limits(), func() {})
 	until(t, "something is leased", func() bool { return share.Left(time.Now()) > 0 })
 	share.Take(time.Now(), share.Left(time.Now()))

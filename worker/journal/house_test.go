@@ -9,12 +9,11 @@ import (
 	"testing"
 	"time"
 
-	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"go.uber.org/goleak"
 
 	"bulkmail/subjects"
-	"bulkmail/subjects/broker"
+	"bulkmail/subjects/broker/brokertest"
 	"bulkmail/worker/journal"
 )
 
@@ -26,16 +25,8 @@ const patience = 20 * time.Second
 // startBroker starts a broker with everything on it and returns its address.
 func startBroker(t testing.TB) string {
 	t.Helper()
-	b, err := broker.Start(t.Context(), broker.Options{Listen: "127.0.0.1:0", Dir: t.TempDir(), Log: slog.New(slog.DiscardHandler)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := b.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	_, js := connect(t, b.URL())
+	b := brokertest.Start(t)
+	js := brokertest.Connect(t, b.URL())
 	o := subjects.Options{AckWait: time.Minute, OutcomesMaxAge: time.Hour}
 	if err := subjects.Provision(t.Context(), js, subjects.Names{}, o, slog.New(slog.DiscardHandler)); err != nil {
 		t.Fatal(err)
@@ -43,24 +34,10 @@ func startBroker(t testing.TB) string {
 	return b.URL()
 }
 
-func connect(t testing.TB, url string) (*nats.Conn, jetstream.JetStream) {
-	t.Helper()
-	nc, err := nats.Connect(url, nats.MaxReconnects(-1), nats.ReconnectWait(5*time.Millisecond), nats.ReconnectJitter(0, 0))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(nc.Close)
-	js, err := jetstream.New(nc)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return nc, js
-}
-
 // open returns the journal as the worker of that name writes it.
 func open(t testing.TB, url, worker string) *journal.Journal {
 	t.Helper()
-	_, js := connect(t, url)
+	js := brokertest.Connect(t, url)
 	j, err := journal.New(t.Context(), js, subjects.Names{}, worker)
 	if err != nil {
 		t.Fatal(err)
@@ -103,7 +80,7 @@ type stored struct {
 // entries returns all entries of a batch.
 func entries(t testing.TB, url, batch string) []stored {
 	t.Helper()
-	_, js := connect(t, url)
+	js := brokertest.Connect(t, url)
 	subject := subjects.Names{}.Outcomes("c", batch)
 	stream, err := js.Stream(t.Context(), subjects.Names{}.OutcomesStream())
 	if err != nil {
@@ -125,7 +102,7 @@ func entries(t testing.TB, url, batch string) []stored {
 // follow returns a function that waits for the next entry of a batch.
 func follow(t testing.TB, url, batch string) func() stored {
 	t.Helper()
-	_, js := connect(t, url)
+	js := brokertest.Connect(t, url)
 	c, err := js.OrderedConsumer(t.Context(), subjects.Names{}.OutcomesStream(), jetstream.OrderedConsumerConfig{FilterSubjects: []string{subjects.Names{}.Outcomes("c", batch)}})
 	if err != nil {
 		t.Fatal(err)

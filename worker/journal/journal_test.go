@@ -15,6 +15,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"bulkmail/subjects"
+	"bulkmail/subjects/broker/brokertest"
 	"bulkmail/worker/journal"
 )
 
@@ -376,7 +377,7 @@ func TestAnAnnouncementIsInTheJournalWhenSendingReturns(t *testing.T) {
 func TestAnEntryThatCannotBeReadIsNamed(t *testing.T) {
 	t.Parallel()
 	url := startBroker(t)
-	_, js := connect(t, url)
+	js := brokertest.Connect(t, url)
 	if _, err := js.Publish(t.Context(), "bulkmail.outcomes.c.1", []byte("by hand")); err != nil {
 		t.Fatal(err)
 	}

@@ -15,6 +15,7 @@ import (
 	"github.com/nats-io/nats-server/v2/server"
 
 	"bulkmail/subjects"
+	"bulkmail/subjects/broker/brokertest"
 	"bulkmail/worker/journal"
 )
 
@@ -32,7 +33,7 @@ func TestScaleHowManyBatchesAJournalTakes(t *testing.T) {
 	for _, replicas := range []int{1, 3} {
 		for _, sync := range []bool{false, true} {
 			address := startCluster(t, replicas, sync)
-			_, js := connect(t, address)
+			js := brokertest.Connect(t, address)
 			o := subjects.Options{AckWait: time.Minute, OutcomesMaxAge: time.Hour, Replicas: replicas}
 			await(t, func() error {
 				return subjects.Provision(t.Context(), js, subjects.Names{}, o, slog.New(slog.DiscardHandler))
@@ -116,7 +117,7 @@ func startCluster(t *testing.T, servers int, sync bool) (address string) {
 		}
 		address = s.ClientURL()
 	}
-	_, js := connect(t, address)
+	js := brokertest.Connect(t, address)
 	await(t, func() error {
 		_, err := js.AccountInfo(t.Context())
 		return err

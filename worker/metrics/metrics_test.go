@@ -13,15 +13,13 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"github.com/nats-io/nats.go"
-	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"go.uber.org/goleak"
 
 	"bulkmail/relay"
 	"bulkmail/relay/smtp"
 	"bulkmail/subjects"
-	"bulkmail/subjects/broker"
+	"bulkmail/subjects/broker/brokertest"
 	"bulkmail/worker"
 	"bulkmail/worker/health"
 	"bulkmail/worker/metrics"
@@ -45,24 +43,7 @@ func (d desk) Status() []relay.Status { return d.relays }
 // observed is metrics of which each has a value.
 func observed(t *testing.T) *metrics.Metrics {
 	t.Helper()
-	b, err := broker.Start(t.Context(), broker.Options{Listen: "127.0.0.1:0", Dir: t.TempDir(), Log: slog.New(slog.DiscardHandler)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := b.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	nc, err := nats.Connect(b.URL())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(nc.Close)
-	js, err := jetstream.New(nc)
-	if err != nil {
-		t.Fatal(err)
-	}
+	js := brokertest.Connect(t, brokertest.Start(t).URL())
 	var names subjects.Names
 	if err := subjects.Provision(t.Context(), js, names, subjects.Options{AckWait: 30 * time.Second}, slog.New(slog.DiscardHandler)); err != nil {
 		t.Fatal(err)
@@ -75,7 +56,7 @@ func observed(t *testing.T) *metrics.Metrics {
 		{Relay: "mx2", State: relay.Parked, Left: 17, Errors: 5},
 	}}
 	m := metrics.New(metrics.Build{Version: "v1.2.3", Commit: "abc", Go: "go1"})
-	m.Watch(metrics.Source{Worker: d, Relays: d, Conn: nc, Broker: health.NewBroker(js, names)})
+	m.Watch(metrics.Source{Worker: d, Relays: d, Conn: js.Conn(), Broker: health.NewBroker(js, names)})
 	took := m.Took("mx1")
 	for _, p := range smtp.Phases() {
 		took(p, 2*time.Millisecond)
