@@ -90,7 +90,7 @@ func BenchmarkPool(b *testing.B) {
 				relays = append(relays, named(fmt.Sprint("r", i), &instant{bench.overlap}, connections(bench.sessions), perRobin(500), func(c *Config) {
 					if bench.withCaps {
 						c.MaxMessages, c.MaxMessagesWindow = 1<<40, time.Hour
-						c.MaxRate = Rate{1 << 40, time.Second}
+						c.MaxRate = Rate{Messages: 1 << 40, Per: time.Second}
 						c.MaxMessagesWhileAwake, c.SleepLength = 1<<40, time.Second
 					}
 				}))

@@ -63,8 +63,8 @@ func (p *Pool) reconfigure(m *member, lane *lane, index int, r Relay) bool {
 	if l := is.Limits(); l != was.Limits() {
 		lane.envelopeLimit, lane.perRobin = l.EnvelopeLimit, l.MaxMessagesPerRobin
 		switch had := was.Limits(); {
-		case p.opts.Allowance == nil || !l.capped() && !had.capped():
-			lane.allowance.Change(l)
+		case p.opts.Allowance == nil || !l.caps().Any() && !had.caps().Any():
+			lane.allowance.Change(l.caps())
 		default:
 			lane.allowance = p.allowance(is.Name, l)
 		}

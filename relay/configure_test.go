@@ -116,7 +116,7 @@ func TestCapsThatComeAndGoCountWhatIsOnItsWay(t *testing.T) {
 		after func(*Config)
 		most  int
 	}{
-		{"a rate", func(c *Config) { c.MaxRate = Rate{100, time.Hour} }, 200},
+		{"a rate", func(c *Config) { c.MaxRate = Rate{Messages: 100, Per: time.Hour} }, 200},
 		{"a cap", maxMessages(200), 200},
 		{"a sleep", func(c *Config) { c.MaxMessagesWhileAwake, c.SleepLength = 100, time.Hour }, 200},
 	} {

@@ -7,6 +7,8 @@ import (
 	"log/slog"
 	"sync"
 	"time"
+
+	"bulkmail/relay/caps"
 )
 
 // Options are the settings of a [Pool]. The zero value has the defaults.
@@ -23,7 +25,7 @@ type Options struct {
 	// pools that share their relays. Changed is to be called, without holding
 	// anything that the allowance's methods need, when more may be granted than
 	// was, or the wait is another. Nil, or where it returns nil: the pool's own.
-	Allowance func(relay string, limits Limits, changed func()) Allowance
+	Allowance func(relay string, limits caps.Limits, changed func()) Allowance
 }
 
 func (o Options) withDefaults() Options {
@@ -160,12 +162,12 @@ func (m *member) atOnce() int {
 
 // allowance is that of a relay. Caller holds mu.
 func (p *Pool) allowance(name string, l Limits) Allowance {
-	if p.opts.Allowance != nil && l.capped() {
-		if a := p.opts.Allowance(name, l, p.look); a != nil {
+	if p.opts.Allowance != nil && l.caps().Any() {
+		if a := p.opts.Allowance(name, l.caps(), p.look); a != nil {
 			return a
 		}
 	}
-	return newLocal(l)
+	return caps.New(l.caps(), caps.State{})
 }
 
 // Add makes s a source of envelopes. Adding it again does nothing.

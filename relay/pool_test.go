@@ -330,7 +330,7 @@ func TestARateIsKeptInEverySecondAndUsed(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		r := &recorder{latency: time.Millisecond}
-		p := NewPool([]Relay{named("a", r, connections(4), func(c *Config) { c.MaxRate = Rate{14, time.Second} })}, Options{})
+		p := NewPool([]Relay{named("a", r, connections(4), func(c *Config) { c.MaxRate = Rate{Messages: 14, Per: time.Second} })}, Options{})
 		began := time.Now()
 		l := add(p, "x", 14*60)
 		<-l.finished

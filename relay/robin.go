@@ -1,6 +1,10 @@
 package relay
 
-import "time"
+import (
+	"time"
+
+	"bulkmail/relay/caps"
+)
 
 // Limits are the limits of one relay that the [Robin] keeps, by the names of
 // the settings. Zero is no limit.
@@ -29,6 +33,22 @@ func (c *Config) Limits() Limits {
 	}
 }
 
+// caps are those that an [Allowance] keeps.
+func (l Limits) caps() caps.Limits {
+	return caps.Limits{
+		MaxMessages:           l.MaxMessages,
+		MaxMessagesWindow:     l.MaxMessagesWindow,
+		MaxMessagesSpread:     l.MaxMessagesSpread,
+		MaxRate:               l.MaxRate,
+		MaxMessagesWhileAwake: l.MaxMessagesWhileAwake,
+		SleepLength:           l.SleepLength,
+		EnvelopeLimit:         l.EnvelopeLimit,
+	}
+}
+
+// Caps are those that all pools with the relay share.
+func (c *Config) Caps() caps.Limits { return c.Limits().caps() }
+
 // A Robin says which relay is next and how many messages it may be granted.
 //
 // In a round each relay has one turn of max_messages_per_robin messages, in
@@ -55,7 +75,7 @@ type lane struct {
 func NewRobin(relays []Limits) *Robin {
 	r := &Robin{lanes: make([]*lane, len(relays))}
 	for i, l := range relays {
-		r.lanes[i] = newLane(l, newLocal(l))
+		r.lanes[i] = newLane(l, caps.New(l.caps(), caps.State{}))
 	}
 	return r
 }
@@ -127,7 +147,7 @@ func (r *Robin) Settle(now time.Time, i, taken, counted int) {
 }
 
 // Wait says which cap keeps relay i from taking messages, and for how long.
-func (r *Robin) Wait(now time.Time, i int) Wait {
+func (r *Robin) Wait(now time.Time, i int) caps.Wait {
 	return r.lanes[i].allowance.Wait(now)
 }
 
@@ -142,21 +162,21 @@ func (r *Robin) Remaining(now time.Time, i int) int {
 	return r.lanes[i].allowance.Remaining(now)
 }
 
-// ReachedLimit is the seed's reached_limit of relay i: 1 when max_messages is
+// ReachedLimit is the reached_limit of Mail::Bulkmail::Server of relay i: 1 when max_messages is
 // reached, 3 when max_messages_per_robin is, otherwise 0. 2, for
-// max_messages_per_connection, is a matter of sessions. As in the seed, sleep
+// max_messages_per_connection, is a matter of sessions. As there, sleep
 // is no limit reached.
-func (r *Robin) ReachedLimit(now time.Time, i int) Limit {
-	if r.Wait(now, i).Limit == LimitMaxMessages {
-		return LimitMaxMessages
+func (r *Robin) ReachedLimit(now time.Time, i int) caps.Limit {
+	if r.Wait(now, i).Limit == caps.LimitMaxMessages {
+		return caps.LimitMaxMessages
 	}
 	if r.lanes[i].turnLeft() <= 0 {
-		return LimitPerRobin
+		return caps.LimitPerRobin
 	}
-	return NoLimit
+	return caps.NoLimit
 }
 
-// Reset is the seed's reset of all counters of relay i.
+// Reset sets all counters of relay i to zero.
 func (r *Robin) Reset(now time.Time, i int) {
 	r.lanes[i].turn = 0
 	r.lanes[i].allowance.Reset(now)

@@ -4,6 +4,8 @@ import (
 	"slices"
 	"testing"
 	"time"
+
+	"bulkmail/relay/caps"
 )
 
 var noon = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
@@ -68,7 +70,7 @@ func TestTheGrantIsTheLeastOfAllLimits(t *testing.T) {
 		"max_messages_per_robin":      {Limits{EnvelopeLimit: 100, MaxMessagesPerRobin: 30}, Unlimited, 30},
 		"max_messages_per_connection": {Limits{EnvelopeLimit: 100}, 40, 40},
 		"max_messages_while_awake":    {Limits{EnvelopeLimit: 100, MaxMessagesWhileAwake: 50, SleepLength: time.Second}, Unlimited, 50},
-		"max_rate":                    {Limits{EnvelopeLimit: 100, MaxRate: Rate{14, time.Second}}, Unlimited, 14},
+		"max_rate":                    {Limits{EnvelopeLimit: 100, MaxRate: Rate{Messages: 14, Per: time.Second}}, Unlimited, 14},
 		"what the server takes":       {Limits{EnvelopeLimit: 100, MaxMessages: 90}, 20, 20},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -238,7 +240,7 @@ func TestARelaySleepsAfterMaxMessagesWhileAwakeAndTheOthersGoOn(t *testing.T) {
 		t.Errorf("reached_limit answers %d, want 0 as in the seed", l)
 	}
 	awake := noon.Add(time.Minute)
-	if w := r.Wait(noon, 0); !w.Until.Equal(awake) || w.Limit != LimitWhileAwake {
+	if w := r.Wait(noon, 0); !w.Until.Equal(awake) || w.Limit != caps.LimitWhileAwake {
 		t.Errorf("waits %+v, want until %v", w, awake)
 	}
 	if i, _ := r.Next(awake.Add(-1), only(0)); i >= 0 {
@@ -255,7 +257,7 @@ func TestSleepBeginsWhenTheLastEnvelopeIsSettled(t *testing.T) {
 	r.Take(noon, 0, 50)
 	r.Take(noon, 0, 50)
 	r.Settle(noon.Add(time.Second), 0, 50, 50)
-	if w := r.Wait(noon.Add(time.Second), 0); w.Limit != LimitWhileAwake || !w.Until.IsZero() || w.Never {
+	if w := r.Wait(noon.Add(time.Second), 0); w.Limit != caps.LimitWhileAwake || !w.Until.IsZero() || w.Never {
 		t.Errorf("waits %+v, want for the envelope in flight", w)
 	}
 	r.Settle(noon.Add(10*time.Second), 0, 50, 50)
@@ -269,7 +271,7 @@ func TestWhatTheRelayDidNotAcceptIsGivenBack(t *testing.T) {
 	for name, l := range map[string]Limits{
 		"max_messages":             {MaxMessages: 100},
 		"max_messages_while_awake": {MaxMessagesWhileAwake: 100, SleepLength: time.Hour},
-		"max_rate":                 {MaxRate: Rate{100, time.Hour}, EnvelopeLimit: 100},
+		"max_rate":                 {MaxRate: Rate{Messages: 100, Per: time.Hour}, EnvelopeLimit: 100},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -289,7 +291,7 @@ func TestWhatTheRelayDidNotAcceptIsGivenBack(t *testing.T) {
 
 func TestMaxRateHoldsInEveryPeriodFromTheReplyOn(t *testing.T) {
 	t.Parallel()
-	r := NewRobin([]Limits{{MaxRate: Rate{14, time.Second}}})
+	r := NewRobin([]Limits{{MaxRate: Rate{Messages: 14, Per: time.Second}}})
 	_, n := r.Next(noon, all)
 	if n != 14 {
 		t.Fatalf("granted %d, want 14", n)
@@ -298,7 +300,7 @@ func TestMaxRateHoldsInEveryPeriodFromTheReplyOn(t *testing.T) {
 	replied := noon.Add(300 * time.Millisecond)
 	r.Settle(replied, 0, 14, 14)
 	again := replied.Add(time.Second)
-	if w := r.Wait(replied, 0); w.Limit != LimitRate || !w.Until.Equal(again) {
+	if w := r.Wait(replied, 0); w.Limit != caps.LimitRate || !w.Until.Equal(again) {
 		t.Errorf("waits %+v, want until %v", w, again)
 	}
 	if left := r.Left(again.Add(-1), 0); left != 0 {
@@ -311,7 +313,7 @@ func TestMaxRateHoldsInEveryPeriodFromTheReplyOn(t *testing.T) {
 
 func TestMaxRateHoldsForRepliesInQuickSuccession(t *testing.T) {
 	t.Parallel()
-	r := NewRobin([]Limits{{MaxRate: Rate{14, time.Second}}})
+	r := NewRobin([]Limits{{MaxRate: Rate{Messages: 14, Per: time.Second}}})
 	r.Take(noon, 0, 7)
 	r.Take(noon, 0, 7)
 	r.Settle(noon, 0, 7, 7)
@@ -326,7 +328,7 @@ func TestMaxRateHoldsForRepliesInQuickSuccession(t *testing.T) {
 
 func TestMaxRateHoldsForRepliesToldOutOfOrder(t *testing.T) {
 	t.Parallel()
-	r := NewRobin([]Limits{{MaxRate: Rate{14, time.Second}}})
+	r := NewRobin([]Limits{{MaxRate: Rate{Messages: 14, Per: time.Second}}})
 	r.Take(noon, 0, 7)
 	r.Take(noon, 0, 7)
 	r.Settle(noon.Add(2*time.Millisecond), 0, 7, 7)
@@ -338,7 +340,7 @@ func TestMaxRateHoldsForRepliesToldOutOfOrder(t *testing.T) {
 
 func TestAnHourlyRateIsSpreadOverTheHour(t *testing.T) {
 	t.Parallel()
-	r := NewRobin([]Limits{{EnvelopeLimit: 100, MaxRate: Rate{10_000, time.Hour}}})
+	r := NewRobin([]Limits{{EnvelopeLimit: 100, MaxRate: Rate{Messages: 10_000, Per: time.Hour}}})
 	sent, most := 0, 0
 	for now := noon; now.Before(noon.Add(4 * time.Hour)); now = now.Add(time.Second) {
 		_, sizes := hand(r, now, 10_000, all)
@@ -384,7 +386,7 @@ func TestAQuotaThatIsSpreadSaysWhenTheNextMessagesAreDue(t *testing.T) {
 	t.Parallel()
 	r := NewRobin([]Limits{{EnvelopeLimit: 10, MaxMessages: 3600, MaxMessagesWindow: time.Hour, MaxMessagesSpread: true}})
 	hand(r, noon, 10_000, all) // two quanta of ten
-	if w := r.Wait(noon, 0); w.Limit != LimitSpread || w.Until.Sub(noon) != 10*time.Second {
+	if w := r.Wait(noon, 0); w.Limit != caps.LimitSpread || w.Until.Sub(noon) != 10*time.Second {
 		t.Errorf("waits %+v, want 10s for the next ten", w)
 	}
 	if n := r.Left(noon.Add(10*time.Second), 0); n != 10 {
@@ -398,7 +400,7 @@ func TestAQuotaThatIsSpreadSaysWhenTheNextMessagesAreDue(t *testing.T) {
 
 func TestAFastRateStillFillsEnvelopes(t *testing.T) {
 	t.Parallel()
-	r := NewRobin([]Limits{{EnvelopeLimit: 100, MaxRate: Rate{1000, time.Second}}})
+	r := NewRobin([]Limits{{EnvelopeLimit: 100, MaxRate: Rate{Messages: 1000, Per: time.Second}}})
 	envelopes, sent := 0, 0
 	for now := noon; now.Before(noon.Add(time.Minute)); now = now.Add(time.Millisecond) {
 		_, sizes := hand(r, now, 10_000, all)
@@ -417,7 +419,7 @@ func TestAFastRateStillFillsEnvelopes(t *testing.T) {
 
 func TestWhatIsLeftOfARateIsTakenAtOnce(t *testing.T) {
 	t.Parallel()
-	r := NewRobin([]Limits{{EnvelopeLimit: 100, MaxRate: Rate{1000, time.Second}}})
+	r := NewRobin([]Limits{{EnvelopeLimit: 100, MaxRate: Rate{Messages: 1000, Per: time.Second}}})
 	_, sizes := hand(r, noon, 150, func(int) int { return 1 })
 	if len(sizes) != 150 {
 		t.Errorf("%d envelopes of one recipient at one moment, want 150", len(sizes))
@@ -426,7 +428,7 @@ func TestWhatIsLeftOfARateIsTakenAtOnce(t *testing.T) {
 
 func TestTheNumbersOfTheSeedStay(t *testing.T) {
 	t.Parallel()
-	if LimitMaxMessages != 1 || LimitPerConnection != 2 || LimitPerRobin != 3 {
+	if caps.LimitMaxMessages != 1 || caps.LimitPerConnection != 2 || caps.LimitPerRobin != 3 {
 		t.Error("reached_limit answers with other numbers than the seed's")
 	}
 }

@@ -1,8 +1,6 @@
 package relay
 
 import (
-	"cmp"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -143,42 +141,4 @@ func (c Config) LogValue() slog.Value {
 		attrs = append(attrs, slog.String("max_rate", c.MaxRate.String()))
 	}
 	return slog.GroupValue(attrs...)
-}
-
-// Rate is so many messages in so much time: "14/s", "500/m", "10000/h". The
-// zero Rate is no limit.
-type Rate struct {
-	Messages int
-	Per      time.Duration
-}
-
-var errRate = errors.New("want a rate such as 14/s, 500/m or 10000/h, or 0 for none")
-
-// ParseRate reads "14/s", "500/m", "10000/h", "100/10s" or "0".
-func ParseRate(s string) (Rate, error) {
-	if s == "0" {
-		return Rate{}, nil
-	}
-	count, per, ok := strings.Cut(s, "/")
-	n, err := strconv.Atoi(count)
-	if !ok || err != nil || n < 1 {
-		return Rate{}, errRate
-	}
-	if per == "s" || per == "m" || per == "h" {
-		per = "1" + per
-	}
-	d, err := time.ParseDuration(per)
-	if err != nil || d <= 0 {
-		return Rate{}, errRate
-	}
-	return Rate{Messages: n, Per: d}, nil
-}
-
-// String is the form that [ParseRate] reads.
-func (r Rate) String() string {
-	if r == (Rate{}) {
-		return "0"
-	}
-	unit := map[time.Duration]string{time.Second: "s", time.Minute: "m", time.Hour: "h"}[r.Per]
-	return strconv.Itoa(r.Messages) + "/" + cmp.Or(unit, r.Per.String())
 }

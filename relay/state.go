@@ -3,6 +3,8 @@ package relay
 import (
 	"fmt"
 	"time"
+
+	"bulkmail/relay/caps"
 )
 
 // A State is whether a relay can take messages, and if not, why not.
@@ -24,6 +26,8 @@ func States() []State { return []State{Awake, Asleep, Paced, Exhausted, Parked, 
 // Status is what a pool knows about one of its relays.
 type Status struct {
 	Relay string
+	Addr  string      // host:port; empty: no server is connected to
+	Caps  caps.Limits // as configured
 	State State
 	Until time.Time // of a State other than Awake; zero: not before a reset, or until an envelope in flight is settled
 
@@ -62,6 +66,8 @@ func (p *Pool) Status() []Status {
 		st := p.stateOf(now, i, m)
 		all[i] = Status{
 			Relay:         m.name,
+			Addr:          m.addr(),
+			Caps:          m.config.Caps(),
 			State:         st.State,
 			Until:         st.until,
 			AtOnce:        m.atOnce(),
@@ -82,17 +88,25 @@ func (p *Pool) Status() []Status {
 	return all
 }
 
+// addr is where the server of a relay is. Caller holds mu.
+func (m *member) addr() string {
+	if m.config.Host == "" {
+		return ""
+	}
+	return m.config.Addr()
+}
+
 // standing is a State with its reason.
 type standing struct {
 	State
 	until time.Time
-	limit Limit
+	limit caps.Limit
 	cause *Error
 }
 
 func (s standing) String() string {
 	text := string(s.State)
-	if s.limit != NoLimit {
+	if s.limit != caps.NoLimit {
 		text += " (" + s.limit.String() + ")"
 	}
 	if !s.until.IsZero() {
@@ -118,14 +132,14 @@ func (p *Pool) stateOf(now time.Time, i int, m *member) standing {
 		}
 	}
 	w := p.robin.Wait(now, i)
-	if w.Limit == NoLimit || w.Limit == LimitLease || s.State != Awake && !w.Never && !w.Until.After(s.until) {
+	if w.Limit == caps.NoLimit || w.Limit == caps.LimitLease || s.State != Awake && !w.Never && !w.Until.After(s.until) {
 		return s
 	}
 	s = standing{until: w.Until, limit: w.Limit}
 	switch w.Limit {
-	case LimitWhileAwake:
+	case caps.LimitWhileAwake:
 		s.State = Asleep
-	case LimitRate, LimitSpread:
+	case caps.LimitRate, caps.LimitSpread:
 		s.State = Paced
 	default:
 		s.State = Exhausted

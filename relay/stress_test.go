@@ -145,7 +145,7 @@ func TestWithRelaysThatFailAtRandomEveryoneIsSettledOnceAndCapsHold(t *testing.T
 		case 1:
 			c.MaxMessages = 1500
 		case 2:
-			c.MaxRate = Rate{200, 50 * time.Millisecond}
+			c.MaxRate = Rate{Messages: 200, Per: 50 * time.Millisecond}
 		case 3:
 			c.MaxMessagesWhileAwake, c.SleepLength = 300, 5*time.Millisecond
 		case 4:

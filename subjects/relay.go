@@ -29,6 +29,9 @@ type RelayLedger struct {
 	Spread    time.Time `json:"spread,omitzero"` // max_messages_spread: as Paced
 	SpreadDry bool      `json:"spread_dry,omitempty"`
 
+	Addr string `json:"addr,omitempty"` // host:port of the server, as its last writer has it configured
+	Caps string `json:"caps,omitempty"` // the caps, the same: settings and values
+
 	Resets  int                   `json:"resets,omitempty"`  // counts `relays reset`
 	Workers map[string]RelayShare `json:"workers,omitempty"` // by name: what is leased
 }
@@ -56,7 +59,9 @@ const WorkerSilence = 20 * time.Second
 // RelayStatus is one relay as one worker sees it.
 type RelayStatus struct {
 	Relay         string    `json:"relay"`
-	State         string    `json:"state"` // awake, asleep, paced, exhausted, parked, worthless
+	Addr          string    `json:"addr,omitempty"` // host:port of its server
+	Caps          string    `json:"caps,omitempty"` // that it is configured with: settings and values, or none
+	State         string    `json:"state"`          // awake, asleep, paced, exhausted, parked, worthless
 	Until         time.Time `json:"until,omitzero"`
 	Sessions      int       `json:"sessions"`
 	Busy          int       `json:"busy"`

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"bulkmail/relay"
+	"bulkmail/relay/caps"
 
 	"golang.org/x/net/idna"
 )
@@ -151,7 +152,7 @@ func rate(field func(*relay.Config) *relay.Rate) access {
 	return access{
 		value: "rate",
 		set: func(c *relay.Config, s string) error {
-			r, err := relay.ParseRate(s)
+			r, err := caps.ParseRate(s)
 			if err != nil {
 				return err
 			}

@@ -1,21 +1,30 @@
 // Package fleet keeps the caps of relays for all workers together: max_messages,
-// max_rate, and max_messages_while_awake with sleep_length.
+// max_rate, and max_messages_while_awake with sleep_length. What they mean and how
+// they are reckoned is package caps; here is how workers share it.
 //
 // The way of an allowance:
 //
-//  1. ledger.go: the allowance of one relay as the fleet shares it, one value in
-//     the relays bucket, written by compare-and-set.
+//  1. ledger.go: the ledger of one relay, one value in the relays bucket, written by
+//     compare-and-set.
 //  2. share.go: what this worker has leased of it. The pool takes messages from
-//     the share without waiting for anybody; what was sent is reported, what is
-//     not needed is given back.
+//     the share without waiting for anybody; what was sent is reported with the
+//     next lease, what is not needed is given back.
 //  3. fleet.go: the goroutines that write what a share wants written, and that
 //     follow what others write.
-//  4. status.go: what each worker says of its relays, for people.
+//  4. status.go: what each worker says of its relays, for people. notes.go: what
+//     people should know of it, such as workers that are configured differently.
 //
 // What a worker holds counts towards every cap, so that a crash wastes what was
 // held, and exceeds nothing. A worker that has been silent for an ack wait has
 // lost its batches and ends no message any more (see [bulkmail/worker]); what it
 // held is counted as sent then.
+//
+// A worker leases what lasts it about half a second, as fast as it sent of late,
+// and never more than a crash may waste ([caps.Limits.Lease]).
+//
+// Workers of release 691ad43 and of this one share a bucket safely: each counts all
+// that the other holds. The older ones drop what they do not know of an entry (the
+// server and the caps of the relay), which the next newer one writes again.
 package fleet
 
 import (
@@ -30,6 +39,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"bulkmail/relay"
+	"bulkmail/relay/caps"
 	"bulkmail/subjects"
 )
 
@@ -68,6 +78,7 @@ type Fleet struct {
 	shares map[string]*member
 	resets map[string]int // by relay, as known last
 	pool   Pool
+	seen   sightings
 }
 
 // Pool is what a Fleet needs of a [relay.Pool].
@@ -95,14 +106,14 @@ func New(js jetstream.JetStream, bucket string, o Options) *Fleet {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	f := &Fleet{js: js, bucket: bucket, o: o, began: time.Now(), opened: make(chan struct{}), shares: make(map[string]*member), resets: make(map[string]int)}
+	f := &Fleet{js: js, bucket: bucket, o: o, began: time.Now(), opened: make(chan struct{}), shares: make(map[string]*member), resets: make(map[string]int), seen: newSightings()}
 	f.ctx, f.cancel = context.WithCancel(context.Background())
 	f.wg.Go(f.follow)
 	return f
 }
 
 // Allowance is the fleet's allowance of a relay, for [relay.Options].
-func (f *Fleet) Allowance(name string, limits relay.Limits, changed func()) relay.Allowance {
+func (f *Fleet) Allowance(name string, limits caps.Limits, changed func()) relay.Allowance {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if m := f.shares[name]; m != nil { // configured anew: what is held is held
@@ -179,13 +190,16 @@ func (f *Fleet) watch(opened *bool) (jetstream.KeyWatcher, error) {
 		f.kv, *opened = kv, true
 		close(f.opened)
 	}
-	return f.kv.Watch(f.ctx, subjects.RelayKeys)
+	return f.kv.WatchAll(f.ctx)
 }
 
-// take takes in an entry of a ledger.
+// take takes in an entry: the ledger of a relay, or what a worker says of its relays.
 func (f *Fleet) take(e jetstream.KeyValueEntry) {
 	name, ok := subjects.RelayOfKey(e.Key())
 	if !ok {
+		f.mu.Lock()
+		f.seen.worker(e)
+		f.mu.Unlock()
 		return
 	}
 	f.mu.Lock()
@@ -194,7 +208,7 @@ func (f *Fleet) take(e jetstream.KeyValueEntry) {
 	if m != nil {
 		m.hear(e)
 	}
-	f.noteReset(name, e) // who asks for allowance now shall have it
+	f.noteLedger(name, e) // who asks for allowance now shall have it
 }
 
 // hear takes in the ledger; one that was deleted has no value.
@@ -299,12 +313,33 @@ func (m *member) put(ctx context.Context, e *entry) int {
 		m.wrote(e, revision)
 		return putStored
 	}
-	// Refused, or perhaps stored without our knowing: what is there now tells.
+	// Refused, or perhaps stored without our knowing: what is there now tells. It is
+	// on its way to us in any case if somebody was faster.
+	if refused(err) && m.settledWithin(ctx, e, echoTimeout) {
+		return putRefused
+	}
 	m.read(ctx)
 	if m.pending(e) {
 		return putUnknown
 	}
 	return putRefused
+}
+
+// settledWithin waits until it is known what became of an entry.
+func (m *member) settledWithin(ctx context.Context, e *entry, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	for m.pending(e) {
+		select {
+		case <-m.kicked:
+		case <-timer.C:
+			return false
+		case <-ctx.Done():
+			return false
+		}
+	}
+	m.kick() // what the kick was for
+	return true
 }
 
 // read asks for the ledger. A broker that cannot be asked is asked again.

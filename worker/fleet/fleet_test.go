@@ -367,7 +367,7 @@ func TestWhatACrashedWorkerHeldIsWastedAndNoMore(t *testing.T) {
 	b := &book{}
 	c := one("r", b, func(c *relay.Config) { c.MaxMessages = 500 })
 	crashed := New(brokertest.Connect(t, url), subjects.Names{}.RelayBucket(), Options{Worker: "crashed", Silence: time.Second})
-	share := crashed.Allowance("r", c.Config.Limits(), func() {})
+	share := crashed.Allowance("r", c.Config.Caps(), func() {})
 	until(t, "something is leased", func() bool { return share.Left(time.Now()) > 0 })
 	share.Take(time.Now(), share.Left(time.Now()))
 	crashed.cancel() // without giving anything back

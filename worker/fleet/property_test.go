@@ -3,18 +3,16 @@ package fleet
 import (
 	"encoding/json"
 	"fmt"
-	"maps"
 	"slices"
 	"testing"
 	"time"
 
 	"pgregory.net/rapid"
 
-	"bulkmail/relay"
+	"bulkmail/relay/caps"
+	"bulkmail/relay/caps/capstest"
 	"bulkmail/subjects"
 )
-
-var noon = time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
 
 const silence = 30 * time.Second
 
@@ -28,14 +26,14 @@ type stored struct {
 // A world is a broker, its clock, and the workers of a fleet with one relay.
 // Clocks of the workers are wrong by hours.
 type world struct {
-	t       *rapid.T
-	limits  relay.Limits
+	t       rapid.TB
+	limits  caps.Limits
 	now     time.Time // the broker's
 	last    stored
 	workers []*hand
 	gone    int
-	flights []*flight // settled, or lost in a crash
-	wasted  int       // held by workers that were given up
+	sent    capstest.Sendings // settled, or lost in a crash
+	wasted  int               // held by workers that were given up
 
 	asleepUntil time.Time
 	napped      time.Time
@@ -54,15 +52,16 @@ type hand struct {
 	heardOf time.Time
 }
 
+// A flight is an envelope that is being sent, doomed if its worker has lost its batch
+// meanwhile: that worker ends no message any more.
 type flight struct {
-	granted, settled time.Time
-	taken, counted   int
-	doomed           bool
+	capstest.Sending
+	doomed bool
 }
 
-func (w *world) hire() {
+func (w *world) hire(off time.Duration) {
 	w.gone++
-	h := &hand{name: fmt.Sprintf("w%d", w.gone), off: time.Duration(rapid.IntRange(-10, 10).Draw(w.t, "clock")) * time.Hour, heardOf: w.now}
+	h := &hand{name: fmt.Sprintf("w%d", w.gone), off: off, heardOf: w.now}
 	h.share = newShare(h.name, silence, w.limits, func() {})
 	w.workers = append(w.workers, h)
 	w.get(h)
@@ -97,8 +96,8 @@ func (w *world) put(h *hand, e *entry) bool {
 	for _, o := range w.workers {
 		o.inbox = append(o.inbox, w.last)
 	}
-	l := &ledger{limits: w.limits}
-	if err := json.Unmarshal(e.value, &l.RelayLedger); err != nil {
+	l, err := readLedger(w.limits, e.value, w.now)
+	if err != nil {
 		w.t.Fatal(err)
 	}
 	var before subjects.RelayLedger
@@ -108,18 +107,16 @@ func (w *world) put(h *hand, e *entry) bool {
 		}
 	}
 	w.before = e.value
-	w.t.Logf("%v %s writes %s", w.now.Sub(noon), h.name, e.value)
 	for name, share := range before.Workers {
-		if _, ok := l.Workers[name]; !ok {
+		if _, ok := l.workers[name]; !ok {
 			w.wasted += share.Held
 		}
 	}
-	l.stored(w.now)
-	if l.AsleepUntil.After(w.asleepUntil) {
+	if l.State.AsleepUntil.After(w.asleepUntil) {
 		if w.awake > w.limits.MaxMessagesWhileAwake {
 			w.t.Fatalf("%d messages while awake, at most %d", w.awake, w.limits.MaxMessagesWhileAwake)
 		}
-		w.asleepUntil, w.napped, w.awake = l.AsleepUntil, w.now, 0
+		w.asleepUntil, w.napped, w.awake = l.State.AsleepUntil, w.now, 0
 	}
 	return true
 }
@@ -164,31 +161,30 @@ func (w *world) grant(h *hand, most int) {
 		w.t.Fatalf("%s may send %d in the relay's sleep, until %v", h.name, n, w.asleepUntil.Sub(w.now))
 	}
 	h.Take(w.local(h), n)
-	h.flying = append(h.flying, &flight{granted: w.now, taken: n})
+	h.flying = append(h.flying, &flight{Sending: capstest.Sending{Granted: w.now, Taken: n}})
 }
 
 func (w *world) settle(h *hand, k, counted int) {
 	w.doom(h)
 	f := h.flying[k]
 	h.flying = slices.Delete(h.flying, k, k+1)
-	f.counted, f.settled = min(counted, f.taken), w.now
+	f.Counted, f.Settled = min(counted, f.Taken), w.now
 	if f.doomed {
-		f.counted = 0
+		f.Counted = 0
 	}
-	if h.mixed {
-		w.wasted += f.taken
+	if h.unsure {
+		w.wasted += f.Taken
 	}
-	h.Settle(w.local(h), f.taken, f.counted)
+	h.Settle(w.local(h), f.Taken, f.Counted)
 	w.landed(f)
 }
 
 func (w *world) landed(f *flight) {
-	w.flights = append(w.flights, f)
-	w.t.Logf("%v to %v, taken %d, accepted %d", f.granted.Sub(noon), f.settled.Sub(noon), f.taken, f.counted)
-	if f.counted > 0 && f.granted.Before(w.napped) && !f.settled.Before(w.napped) && w.limits.SleepLength > 0 {
-		w.t.Fatalf("sleep began at %v while %d messages were on their way", w.napped, f.counted)
+	w.sent = append(w.sent, &f.Sending)
+	if f.Counted > 0 && f.Granted.Before(w.napped) && !f.Settled.Before(w.napped) && w.limits.SleepLength > 0 {
+		w.t.Fatalf("sleep began at %v while %d messages were on their way", w.napped, f.Counted)
 	}
-	w.awake += f.counted
+	w.awake += f.Counted
 }
 
 func (w *world) crash(i int) {
@@ -196,9 +192,9 @@ func (w *world) crash(i int) {
 	w.doom(h)
 	w.workers = slices.Delete(w.workers, i, i+1)
 	for _, f := range h.flying { // perhaps accepted
-		f.counted, f.settled = f.taken, w.now
+		f.Counted, f.Settled = f.Taken, w.now
 		if f.doomed {
-			f.counted = 0
+			f.Counted = 0
 		}
 		w.landed(f)
 	}
@@ -207,61 +203,24 @@ func (w *world) crash(i int) {
 	}
 }
 
-var drawn = map[string]func(t *rapid.T, l *relay.Limits){
-	"envelope_limit": func(t *rapid.T, l *relay.Limits) { l.EnvelopeLimit = rapid.IntRange(1, 20).Draw(t, "envelope_limit") },
-	"max_messages":   func(t *rapid.T, l *relay.Limits) { l.MaxMessages = rapid.IntRange(1, 1000).Draw(t, "max_messages") },
-	"max_messages_window": func(t *rapid.T, l *relay.Limits) {
-		l.MaxMessages = rapid.IntRange(1, 100).Draw(t, "max_messages")
-		l.MaxMessagesWindow = time.Duration(rapid.IntRange(1, 20).Draw(t, "max_messages_window")) * time.Second
-	},
-	"max_messages_spread": func(t *rapid.T, l *relay.Limits) {
-		l.MaxMessages = rapid.IntRange(1, 500).Draw(t, "max_messages")
-		l.MaxMessagesWindow = time.Duration(rapid.IntRange(1, 20).Draw(t, "max_messages_window")) * time.Second
-		l.MaxMessagesSpread = true
-	},
-	"max_rate": func(t *rapid.T, l *relay.Limits) {
-		l.MaxRate = relay.Rate{Messages: rapid.IntRange(1, 60).Draw(t, "max_rate"), Per: time.Duration(rapid.IntRange(1, 5).Draw(t, "per")) * time.Second}
-	},
-	"max_messages_while_awake": func(t *rapid.T, l *relay.Limits) {
-		l.MaxMessagesWhileAwake = rapid.IntRange(1, 80).Draw(t, "max_messages_while_awake")
-		l.SleepLength = time.Duration(rapid.IntRange(1, 10).Draw(t, "sleep_length")) * time.Second
-	},
-}
-
-func TestNoCapIsEverExceededByAFleet(t *testing.T) {
+func TestAFleetNeverExceedsACap(t *testing.T) {
 	t.Parallel()
-	names := slices.Sorted(maps.Keys(drawn))
-	t.Run("all together", func(t *testing.T) {
-		t.Parallel()
-		rapid.Check(t, func(t *rapid.T) {
-			var l relay.Limits
-			for _, name := range names {
-				if rapid.Bool().Draw(t, name) {
-					drawn[name](t, &l)
-				}
-			}
-			fleetKeepsCaps(t, l)
-		})
+	capstest.Check(t, func(t *rapid.T, draw *rapid.Generator[caps.Limits]) {
+		fleetKeepsCaps(t, draw.Draw(t, "limits"))
 	})
-	for _, name := range names {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			rapid.Check(t, func(t *rapid.T) {
-				var l relay.Limits
-				drawn[name](t, &l)
-				fleetKeepsCaps(t, l)
-			})
-		})
-	}
 }
 
-func fleetKeepsCaps(t *rapid.T, limits relay.Limits) {
-	w := &world{t: t, limits: limits, now: noon}
+func clock(t *rapid.T) time.Duration {
+	return time.Duration(rapid.IntRange(-10, 10).Draw(t, "clock")) * time.Hour
+}
+
+func fleetKeepsCaps(t *rapid.T, limits caps.Limits) {
+	w := &world{t: t, limits: limits, now: capstest.Noon}
 	for range rapid.IntRange(1, 4).Draw(t, "workers") {
-		w.hire()
+		w.hire(clock(t))
 	}
 	crashes := rapid.Bool().Draw(t, "crashes")
-	for range 500 {
+	for range 300 {
 		h := w.workers[rapid.IntRange(0, len(w.workers)-1).Draw(t, "who")]
 		switch rapid.IntRange(0, 11).Draw(t, "step") {
 		case 0, 1, 2:
@@ -283,7 +242,7 @@ func fleetKeepsCaps(t *rapid.T, limits relay.Limits) {
 		case 11:
 			if crashes && rapid.IntRange(0, 9).Draw(t, "crash") == 0 {
 				w.crash(slices.Index(w.workers, h))
-				w.hire()
+				w.hire(clock(t))
 			}
 		}
 	}
@@ -292,68 +251,14 @@ func fleetKeepsCaps(t *rapid.T, limits relay.Limits) {
 			w.settle(h, 0, rapid.IntRange(0, 60).Draw(t, "counted"))
 		}
 	}
-	w.checkCaps()
+	w.sent.Check(t, limits)
 	w.checkUse()
-}
-
-// checkCaps looks at the worst that could have been: every message counts
-// wherever it may have been accepted.
-func (w *world) checkCaps() {
-	most := func(from, to time.Time) int {
-		n := 0
-		for _, f := range w.flights {
-			if f.granted.Before(to) && !f.settled.Before(from) {
-				n += f.counted
-			}
-		}
-		return n
-	}
-	l, total := w.limits, 0
-	if l.Spread() != (relay.Rate{}) {
-		w.checkSpread()
-	}
-	for _, f := range w.flights {
-		total += f.counted
-		if l.MaxRate.Messages > 0 {
-			if n := most(f.settled, f.settled.Add(l.MaxRate.Per)); n > l.MaxRate.Messages {
-				w.t.Fatalf("%d messages in %v from %v on, max_rate %v", n, l.MaxRate.Per, f.settled, l.MaxRate)
-			}
-		}
-		if l.MaxMessagesWindow > 0 {
-			for _, at := range []time.Time{f.granted, f.settled} {
-				from := at.Truncate(l.MaxMessagesWindow)
-				if n := most(from, from.Add(l.MaxMessagesWindow)); n > l.MaxMessages {
-					w.t.Fatalf("%d messages in the window from %v on, max_messages %d", n, from, l.MaxMessages)
-				}
-			}
-		}
-	}
-	if l.MaxMessages > 0 && l.MaxMessagesWindow == 0 && total > l.MaxMessages {
-		w.t.Fatalf("%d messages, max_messages %d", total, l.MaxMessages)
-	}
-}
-
-// checkSpread: never have more messages been granted that count than two quanta
-// and what was due by then.
-func (w *world) checkSpread() {
-	flights := slices.SortedStableFunc(slices.Values(w.flights), func(a, b *flight) int { return a.granted.Compare(b.granted) })
-	l, n := ledger{limits: w.limits}, 0
-	for _, f := range flights {
-		n += f.counted
-		due := float64(w.limits.MaxMessages) * float64(f.granted.Sub(noon)) / float64(w.limits.MaxMessagesWindow)
-		if float64(n) > float64(2*l.spread().quantum())+due+1 {
-			w.t.Fatalf("%d messages by %v, %.1f are due", n, f.granted.Sub(noon), due)
-		}
-	}
 }
 
 // checkUse: with a broker that works, whoever is left can send all that is
 // left, and what was not sent was held by somebody who crashed.
 func (w *world) checkUse() {
-	sent := 0
-	for _, f := range w.flights {
-		sent += f.counted
-	}
+	sent := w.sent.Sent()
 	goal := w.limits.MaxMessages
 	if goal == 0 || w.limits.MaxMessagesWindow > 0 {
 		goal = sent + 40 // comes with time
@@ -377,10 +282,49 @@ func (w *world) checkUse() {
 		before := len(h.flying)
 		w.grant(h, 100)
 		if len(h.flying) > before {
-			sent += h.flying[0].taken
-			w.settle(h, 0, h.flying[0].taken)
+			sent += h.flying[0].Taken
+			w.settle(h, 0, h.flying[0].Taken)
 		}
 		w.turn(h, 9)
 		w.now = w.now.Add(50 * time.Millisecond)
+	}
+}
+
+// TestAFleetSendsAsMuchAsTheTableAllows: one worker and several are held to the table
+// that a pool by itself is held to.
+func TestAFleetSendsAsMuchAsTheTableAllows(t *testing.T) {
+	t.Parallel()
+	for _, workers := range []int{1, 4} {
+		for _, c := range capstest.Cases() {
+			t.Run(fmt.Sprint(workers, " ", c.Name), func(t *testing.T) {
+				t.Parallel()
+				w := &world{t: t, limits: c.Limits, now: capstest.Noon}
+				for i := range workers {
+					w.hire(time.Duration(i) * time.Hour)
+				}
+				for end := capstest.Noon.Add(c.For); w.now.Before(end); w.now = w.now.Add(c.For / 1500) {
+					w.everybodySends()
+				}
+				w.sent.Check(t, c.Limits)
+				if n := w.sent.Sent(); n > c.AtMost || n < c.AtLeast {
+					t.Errorf("%d messages, want %d to %d", n, c.AtLeast, c.AtMost)
+				}
+			})
+		}
+	}
+}
+
+// everybodySends has each worker send an envelope if it may, and write if it wants.
+func (w *world) everybodySends() {
+	for _, h := range w.workers {
+		for _, s := range h.inbox {
+			w.hear(h, s)
+		}
+		h.inbox = h.inbox[:0]
+		w.grant(h, w.limits.Envelope())
+		for len(h.flying) > 0 {
+			w.settle(h, 0, h.flying[0].Taken)
+		}
+		w.turn(h, 9)
 	}
 }

@@ -5,24 +5,25 @@ import (
 	"sync"
 	"time"
 
-	"bulkmail/relay"
+	"bulkmail/relay/caps"
 	"bulkmail/subjects"
 )
 
 const (
-	// Chunks grow while they last for less than this.
-	shortLived = 250 * time.Millisecond
-	longest    = 1 << 16 // messages a chunk, at most
+	// A worker leases what lasts for about this, as fast as it sent of late.
+	leaseLasts = 500 * time.Millisecond
+	largest    = 1 << 16 // messages a lease, at most
+	fastest    = 8       // times the last lease, at most: an entry costs more than a guess
 	// What is not used for so long is given back, sooner if others want it;
-	// and what was sent is reported after so long at the latest. Where there is
-	// a rate, both is sooner.
+	// and what was sent is reported after so long, if no lease takes it along.
+	// Where there is a rate, both is sooner.
 	idleAfter   = 2 * time.Second
 	yieldAfter  = 20 * time.Millisecond
-	reportAfter = 100 * time.Millisecond
+	reportAfter = time.Second
 )
 
 // A share is what this worker has leased of one relay's allowance. It is the
-// [relay.Allowance] that the pool asks, and says what is to be written to the
+// allowance that the pool asks (relay.Allowance), and says what is to be written to the
 // broker; it writes nothing itself.
 //
 // It never looks at a wall clock. That of the broker stamps every entry, and an
@@ -36,7 +37,7 @@ type share struct {
 	kick    func() // something may have to be written
 
 	mu     sync.Mutex // guards what follows
-	limits relay.Limits
+	limits caps.Limits
 	closed bool
 
 	known    bool      // the ledger was read
@@ -51,18 +52,20 @@ type share struct {
 	confirmed time.Time
 	unsettled *entry // written, and nobody knows whether it was stored
 
-	credit   int  // leased and not taken
-	flying   int  // taken and not settled
-	orphans  int  // the same, of what the fleet has given up: counted as sent already
-	mixed    bool // while there may be orphans in flight, nobody knows which are; all is taken for sent
-	counted  int  // settled as sent and not reported
-	since    time.Time
-	used     time.Time // when credit was last touched
-	leased   time.Time
-	chunk    int
-	wanted   bool
-	granted  bool // the pool is to look again
-	lastWait relay.Wait
+	credit     int  // leased and not taken
+	sending    int  // taken and not settled
+	writtenOff int  // the same, of what the fleet has counted as sent already
+	unsure     bool // some of what is being sent was written off, nobody knows which: all is taken for sent
+	counted    int  // settled as sent and not reported
+	since      time.Time
+	used       time.Time // when credit was last touched
+	leased     time.Time // when the last lease was written
+	size       int       // of the last lease
+	tight      bool      // most of max_rate is used
+	wanted     bool
+	granted    bool // the pool is to look again
+	lastWait   caps.Wait
+	addr       string // of the relay's server
 
 	calls calls
 }
@@ -80,7 +83,7 @@ type entry struct {
 	wants                      bool
 }
 
-func newShare(worker string, silence time.Duration, limits relay.Limits, kick func()) *share {
+func newShare(worker string, silence time.Duration, limits caps.Limits, kick func()) *share {
 	return &share{worker: worker, silence: silence, limits: limits, kick: kick}
 }
 
@@ -88,7 +91,7 @@ func newShare(worker string, silence time.Duration, limits relay.Limits, kick fu
 // mu.
 func (s *share) fenced(now time.Time) bool { return now.Sub(s.confirmed) > s.silence*2/3 }
 
-// Left implements [relay.Allowance]. That somebody asks means that there is
+// Left implements relay.Allowance. That somebody asks means that there is
 // something to send.
 func (s *share) Left(now time.Time) int {
 	s.mu.Lock()
@@ -103,65 +106,64 @@ func (s *share) Left(now time.Time) int {
 	return 0
 }
 
-// Take implements [relay.Allowance].
+// Take implements relay.Allowance.
 func (s *share) Take(now time.Time, messages int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.credit -= messages
-	s.flying += messages
+	s.sending += messages
 	s.used = now
-	// The next chunk is fetched ahead; but not where a rate makes messages
-	// that lie about a loss.
-	if !s.wanted && s.credit < s.chunk/4 && !s.ledger.rateOn() {
+	// The next lease is fetched ahead; but not where messages that are held are
+	// a loss to the rate.
+	if !s.wanted && s.credit < s.size/4 && !s.tight {
 		s.wanted = true
 		s.kick()
 	}
 }
 
-// Settle implements [relay.Allowance].
+// Settle implements relay.Allowance.
 func (s *share) Settle(now time.Time, taken, counted int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.orphans > 0 || s.mixed {
-		orphans := min(taken, s.orphans)
-		s.orphans -= orphans
-		taken -= orphans
+	if s.writtenOff > 0 || s.unsure {
+		off := min(taken, s.writtenOff)
+		s.writtenOff -= off
+		taken -= off
 		counted = taken
-		s.mixed = s.orphans+s.flying-taken > 0
+		s.unsure = s.writtenOff+s.sending-taken > 0
 	}
-	s.flying -= taken
+	had := s.credit
+	s.sending -= taken
 	s.credit += taken - counted
 	if s.counted == 0 {
 		s.since = now
 	}
 	s.counted += counted
-	if s.counted == counted || taken > counted || s.credit+s.flying == 0 {
+	if s.counted == counted || s.credit > had && had == 0 || s.credit+s.sending == 0 {
 		s.kick()
 	}
 }
 
-// Wait implements [relay.Allowance].
-func (s *share) Wait(now time.Time) relay.Wait {
+// Wait implements relay.Allowance.
+func (s *share) Wait(now time.Time) caps.Wait {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.credit > 0 && !s.fenced(now) {
-		return relay.Wait{}
+		return caps.Wait{}
 	}
 	return s.wait(now)
 }
 
 // wait is why there is nothing to lease, by this process's clock. Caller holds
 // mu.
-func (s *share) wait(now time.Time) relay.Wait {
+func (s *share) wait(now time.Time) caps.Wait {
 	if !s.known || s.heard.IsZero() {
-		return relay.Wait{Limit: relay.LimitLease}
+		return caps.Wait{Limit: caps.LimitLease}
 	}
 	at := s.brokerTime(now)
-	l := s.ledger.clone()
-	l.roll(at)
-	w := l.wait(at)
-	if w.Limit == relay.NoLimit {
-		return relay.Wait{Limit: relay.LimitLease}
+	w := s.ledger.Clone().Wait(at)
+	if w.Limit == caps.NoLimit {
+		return caps.Wait{Limit: caps.LimitLease}
 	}
 	if !w.Until.IsZero() {
 		w.Until = now.Add(w.Until.Sub(at))
@@ -169,29 +171,27 @@ func (s *share) wait(now time.Time) relay.Wait {
 	return w
 }
 
-// Reset implements [relay.Allowance]: the counters of the fleet are on the
+// Reset implements relay.Allowance: the counters of the fleet are on the
 // broker, and reset there.
 func (s *share) Reset(time.Time) {}
 
-// Remaining implements [relay.Allowance].
+// Remaining implements relay.Allowance.
 func (s *share) Remaining(now time.Time) int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !s.known || s.heard.IsZero() {
 		return 0
 	}
-	l := s.ledger.clone()
-	l.roll(s.brokerTime(now))
-	return l.left(s.brokerTime(now)) + s.credit
+	return s.ledger.Clone().Left(s.brokerTime(now)) + s.credit
 }
 
-// Change implements [relay.Allowance].
-func (s *share) Change(limits relay.Limits) {
+// Change implements relay.Allowance.
+func (s *share) Change(limits caps.Limits) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.limits = limits
 	if s.ledger != nil {
-		s.ledger.limits = limits
+		s.ledger.Limits = limits // the entry is as it was; who reads it anew applies the rest
 	}
 	s.kick()
 }
@@ -207,20 +207,17 @@ func (s *share) learn(now time.Time, revision uint64, value []byte, stored time.
 	if s.known && revision <= s.revision {
 		return nil
 	}
-	l := &ledger{limits: s.limits}
+	l, err := readLedger(s.limits, value, stored)
+	if err != nil {
+		return err
+	}
 	if revision > 0 {
-		if len(value) > 0 {
-			if err := json.Unmarshal(value, &l.RelayLedger); err != nil {
-				return err
-			}
-		}
-		l.stored(stored)
 		if s.heard.IsZero() || stored.After(s.brokerTime(now)) {
 			s.heard, s.broker = now, stored
 		}
 	}
-	s.known, s.revision, s.ledger = true, revision, l
-	share, listed := l.Workers[s.worker]
+	s.known, s.revision, s.ledger, s.tight = true, revision, l, l.Tight()
+	share, listed := l.workers[s.worker]
 	if e := s.unsettled; e != nil && revision > e.expected {
 		// Of entries that replace the same revision one alone is stored.
 		if listed && share.Serial == e.serial {
@@ -231,9 +228,9 @@ func (s *share) learn(now time.Time, revision uint64, value []byte, stored time.
 	}
 	if s.listed && !listed {
 		// We were silent for too long, and what we held is counted as sent.
-		s.orphans += s.flying
-		s.mixed = s.orphans > 0
-		s.credit, s.flying, s.counted = 0, 0, 0
+		s.writtenOff += s.sending
+		s.unsure = s.writtenOff > 0
+		s.credit, s.sending, s.counted = 0, 0, 0
 	}
 	s.listed = listed
 	return nil
@@ -244,10 +241,11 @@ func (s *share) stored(e *entry, revision uint64) {
 	s.unsettled = nil
 	s.awaited = max(s.awaited, revision)
 	s.listed = true
+	s.granted = s.granted || e.leased > 0 || s.fenced(e.sent)
 	s.confirmed = e.sent
 	s.credit += e.leased
 	if e.leased > 0 {
-		s.leased, s.used, s.granted = e.sent, e.sent, true
+		s.used = e.sent
 	}
 }
 
@@ -303,8 +301,7 @@ func (s *share) next(now time.Time) (*entry, time.Duration) {
 	}
 	at := s.brokerTime(now)
 	l := s.ledger.clone()
-	l.roll(at)
-	folded := l.fold(at, s.silence, s.worker)
+	wroteOff := l.writeOff(at, s.silence, s.worker)
 	e, again := &entry{}, soonest{}
 
 	if s.credit > 0 && (s.closed || again.due(s.used.Add(s.idle(l)).Sub(now))) {
@@ -312,47 +309,56 @@ func (s *share) next(now time.Time) (*entry, time.Duration) {
 		s.wanted = false // what is not used for so long is not needed;
 		s.granted = true // if it is after all, let the pool ask again
 		if !s.closed {
-			s.chunk = max(s.chunk/2, l.envelope())
+			s.size = max(s.size/2, s.limits.Envelope())
 		}
 	}
 	wants := false
 	if s.wanted && !s.closed && e.returned == 0 {
 		e.leased = s.amount(now, at, l)
-		if e.leased == 0 {
-			if w := l.wait(at); w.Until.After(at) {
+		if e.leased == 0 && s.wanted {
+			if w := l.Wait(at); w.Until.After(at) {
 				again.due(w.Until.Sub(at))
 			} else if w.Until.IsZero() && !w.Never {
 				again.due(s.silence / 3) // others hold it; perhaps they are gone
-				wants = s.credit+s.flying == 0 && !l.rateOn()
+				wants = s.credit+s.sending == 0 && s.limits.MaxRate == (caps.Rate{})
 			}
 		}
 	}
-	if s.counted > 0 && (e.leased+e.returned > 0 || s.closed || s.credit+s.flying == 0 || again.due(s.since.Add(s.report(l)).Sub(now))) {
+	if s.counted > 0 && (e.leased+e.returned > 0 || s.closed || s.credit+s.sending == 0 || again.due(s.since.Add(s.report(l)).Sub(now))) {
 		e.reported = s.counted
 	}
-	renew := s.credit+s.flying+s.counted > 0 && again.due(s.confirmed.Add(s.silence/3).Sub(now))
-	news := wants && !l.Workers[s.worker].Wants
-	if e.leased+e.returned+e.reported == 0 && !renew && !(folded && s.wanted) && !news {
+	renew := s.credit+s.sending+s.counted > 0 && again.due(s.confirmed.Add(s.silence/3).Sub(now))
+	news := wants && !l.workers[s.worker].Wants
+	if e.leased+e.returned+e.reported == 0 && !renew && !(wroteOff && s.wanted) && !news {
 		return nil, again.d
 	}
 	e.wants = wants
 	return s.write(now, at, l, e), 0
 }
 
-// amount is how many messages to lease. Caller holds mu.
+// amount is how many messages to lease: what lasts for a while, no more than a
+// crash may waste, and not all that is left while others may want it. Caller holds
+// mu.
 func (s *share) amount(now, at time.Time, l *ledger) int {
-	left := l.left(at)
+	left := l.Left(at)
 	if left <= 0 {
 		return 0
 	}
-	if s.chunk == 0 {
-		s.chunk = l.envelope()
-	} else if now.Sub(s.leased) < shortLived {
-		s.chunk = min(2*s.chunk, longest)
+	room := s.limits.Lease() - s.credit
+	if room <= 0 {
+		s.wanted = false
+		return 0
 	}
-	chunk := min(s.chunk, l.quantum())
-	fair := left / (2 * max(1, len(l.Workers)))
-	return min(chunk, max(fair, l.envelope()), left)
+	if s.size == 0 {
+		s.size = s.limits.Envelope()
+	} else if lasted := now.Sub(s.leased); lasted < leaseLasts {
+		s.size = min(s.size*int(min(fastest, leaseLasts/max(lasted, time.Microsecond))), largest)
+	} else if lasted > 4*leaseLasts {
+		s.size = max(s.size/2, s.limits.Envelope())
+	}
+	fair := left / (2 * max(1, len(l.workers)))
+	s.size = min(s.size, s.limits.Lease())
+	return min(s.size, max(fair, s.limits.Envelope()), left, room)
 }
 
 // write makes e the entry that is to be written, over l. Caller holds mu.
@@ -362,14 +368,18 @@ func (s *share) write(now, at time.Time, l *ledger, e *entry) *entry {
 	s.credit -= e.returned
 	s.counted -= e.reported
 	if e.leased > 0 {
-		s.wanted = false
-		l.lease(at, e.leased)
+		s.wanted, s.leased = false, now
+		l.Take(at, e.leased)
 	}
-	l.giveBack(e.returned)
-	l.count(e.reported)
-	held := s.credit + s.flying + s.counted + e.leased
-	l.Workers[s.worker] = subjects.RelayShare{Held: held, Serial: e.serial, Wants: e.wants}
-	value, err := json.Marshal(l.RelayLedger)
+	if e.returned > 0 {
+		l.Settle(at, e.returned, 0)
+	}
+	l.fresh += e.reported
+	held := s.credit + s.sending + s.counted + e.leased
+	l.workers[s.worker] = subjects.RelayShare{Held: held, Serial: e.serial, Wants: e.wants}
+	stored := l.entry()
+	stored.Addr = s.addr
+	value, err := json.Marshal(stored)
 	if err != nil {
 		panic(err) // numbers, names and times
 	}
@@ -382,13 +392,13 @@ func (s *share) write(now, at time.Time, l *ledger, e *entry) *entry {
 // idle is after what time credit is given back. Caller holds mu.
 func (s *share) idle(l *ledger) time.Duration {
 	if l.wants(s.worker) {
-		return l.within(yieldAfter, 100)
+		return l.soon(yieldAfter, 100)
 	}
-	return l.within(idleAfter, 100)
+	return l.soon(idleAfter, 100)
 }
 
 // report is after what time messages are reported. Caller holds mu.
-func (s *share) report(l *ledger) time.Duration { return l.within(reportAfter, 200) }
+func (s *share) report(l *ledger) time.Duration { return l.soon(reportAfter, 200) }
 
 // close has everything given back that is not in flight.
 func (s *share) close() {
@@ -416,7 +426,7 @@ func (s *share) waits() bool {
 func (s *share) done() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.unsettled == nil && s.credit+s.flying+s.counted == 0 || !s.known
+	return s.unsettled == nil && s.credit+s.sending+s.counted == 0 || !s.known
 }
 
 // soonest is the least of the times until something is due; 0: nothing is.

@@ -12,6 +12,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"bulkmail/relay"
+	"bulkmail/relay/caps"
 	"bulkmail/subjects"
 )
 
@@ -41,6 +42,7 @@ func (f *Fleet) Serve(pool Pool) {
 					last, told = now, time.Now()
 				}
 			}
+			f.logNotes()
 			if !sleep(f.ctx, statusLook) {
 				return
 			}
@@ -50,7 +52,7 @@ func (f *Fleet) Serve(pool Pool) {
 
 // alike tells whether two statuses differ by counts and times at most.
 func alike(a, b subjects.RelayStatus) bool {
-	return a.Relay == b.Relay && a.State == b.State && a.LastErrorTime.Equal(b.LastErrorTime) && (a.Sessions > 0) == (b.Sessions > 0)
+	return a.Relay == b.Relay && a.Addr == b.Addr && a.Caps == b.Caps && a.State == b.State && a.LastErrorTime.Equal(b.LastErrorTime) && (a.Sessions > 0) == (b.Sessions > 0)
 }
 
 func (f *Fleet) status(pool Pool) []subjects.RelayStatus {
@@ -62,6 +64,8 @@ func (f *Fleet) status(pool Pool) []subjects.RelayStatus {
 			Messages: s.Messages, LastMessage: s.LastMessage.UTC().Truncate(time.Millisecond),
 			LastErrorTime: s.LastErrorTime.UTC().Truncate(time.Millisecond),
 		}
+		f.setAddr(s.Relay, s.Addr)
+		out[i].Addr, out[i].Caps = s.Addr, s.Caps.String()
 		if e := s.LastError; e != nil {
 			out[i].LastError, out[i].LastErrorCode, out[i].LastErrorMBS = e.Err.Error(), e.Code, e.MBS
 		}
@@ -99,14 +103,15 @@ func (f *Fleet) leave(ctx context.Context) {
 	}
 }
 
-// noteReset resets the counters of a relay here if somebody asked for that
-// since the last time.
-func (f *Fleet) noteReset(name string, e jetstream.KeyValueEntry) {
+// noteLedger notes the ledger of a relay, and resets the counters of the relay here
+// if somebody asked for that since the last time.
+func (f *Fleet) noteLedger(name string, e jetstream.KeyValueEntry) {
 	var l subjects.RelayLedger
 	if json.Unmarshal(e.Value(), &l) != nil {
 		return
 	}
 	f.mu.Lock()
+	f.seen.ledgers[name] = l
 	before, known := f.resets[name]
 	f.resets[name] = l.Resets
 	pool := f.pool
@@ -134,12 +139,9 @@ func Reset(ctx context.Context, kv jetstream.KeyValue, name string) error {
 			if err := json.Unmarshal(e.Value(), &l); err != nil {
 				l = subjects.RelayLedger{} // whoever wrote that is not one of us
 			}
-			if l.Fresh > 0 {
-				at := e.Created().UnixMicro() + 1
-				l.Recent = append(l.Recent, [2]int64{at, int64(l.Fresh)})
-			}
+			appendFresh(&l, e.Created())
 		}
-		l.Fresh, l.Used, l.Awake, l.AsleepUntil = 0, 0, 0, time.Time{}
+		l.Used, l.Awake, l.AsleepUntil = 0, 0, time.Time{}
 		l.Spread, l.SpreadDry = time.Time{}, false
 		l.Resets++
 		value, err := json.Marshal(l)
@@ -151,16 +153,18 @@ func Reset(ctx context.Context, kv jetstream.KeyValue, name string) error {
 		} else {
 			_, err = kv.Update(ctx, subjects.RelayKey(name), value, revision)
 		}
-		api, refused := errors.AsType[*jetstream.APIError](err)
-		switch {
-		case err == nil:
-			return nil
-		case errors.Is(err, jetstream.ErrKeyExists), refused && api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequence, errors.Is(err, jetstream.ErrKeyRevisionMismatch):
-			// A worker was faster: once more.
-		default:
+		if err == nil || !refused(err) {
 			return err
 		}
+		// A worker was faster: once more.
 	}
+}
+
+// refused tells whether an entry was not stored because somebody was faster.
+func refused(err error) bool {
+	api, ok := errors.AsType[*jetstream.APIError](err)
+	return ok && api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequence ||
+		errors.Is(err, jetstream.ErrKeyExists) || errors.Is(err, jetstream.ErrKeyRevisionMismatch)
 }
 
 // Counters are a relay's allowance as the fleet has used it.
@@ -179,27 +183,29 @@ func Look(ctx context.Context, kv jetstream.KeyValue, relays []relay.Config) (ma
 	counters := make(map[string]Counters, len(relays))
 	for _, c := range relays {
 		e, err := kv.Get(ctx, subjects.RelayKey(c.Name))
-		l := &ledger{limits: c.Limits()}
+		var value []byte
+		var stored time.Time
 		switch {
 		case errors.Is(err, jetstream.ErrKeyNotFound):
 		case err != nil:
 			return nil, nil, err
 		default:
-			if err := json.Unmarshal(e.Value(), &l.RelayLedger); err != nil {
-				return nil, nil, fmt.Errorf("allowance of relay %s: %w", c.Name, err)
-			}
-			l.stored(e.Created())
+			value, stored = e.Value(), e.Created()
 		}
-		l.roll(time.Now())
-		n := Counters{Used: l.Used, Held: l.held(), Left: l.capsLeave(time.Now()), Awake: l.Awake}
-		if n.Left == relay.Unlimited {
+		l, err := readLedger(c.Caps(), value, stored)
+		if err != nil {
+			return nil, nil, fmt.Errorf("allowance of relay %s: %w", c.Name, err)
+		}
+		now := time.Now()
+		n := Counters{Left: l.Unused(now), Used: l.State.Used, Held: l.State.Held, Awake: l.State.Awake}
+		if n.Left == caps.Unlimited {
 			n.Left = -1
 		}
 		if c.MaxMessages > 0 && c.MaxMessagesWindow > 0 {
-			n.WindowEnds = l.WindowEnds
+			n.WindowEnds = l.State.WindowEnds
 		}
-		if time.Now().Before(l.AsleepUntil) {
-			n.Asleep = l.AsleepUntil
+		if now.Before(l.State.AsleepUntil) {
+			n.Asleep = l.State.AsleepUntil
 		}
 		counters[c.Name] = n
 	}
