@@ -42,8 +42,9 @@ Keys of a relay, in a URL, in YAML or in a Mail::Bulkmail server file:
 		Short: "Print the relays, their limits, and how they are",
 		Long: `Print the relays and their limits; what all workers together have used of
 max_messages, max_rate and max_messages_while_awake, what they have leased and
-what is left; and how each worker finds each relay. Without a broker, the limits
-alone.`,
+what is left; and how each worker finds each relay. Workers that are configured
+with different caps, and counters that a relay has left behind under a former
+name, are told of. Without a broker, the limits alone.`,
 		Example: `  BULKMAIL_RELAYS_FILE=relays.yaml bulkmail relays list`,
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -106,6 +107,7 @@ func relayKeys() string {
 type listing struct {
 	Relays  []listedRelay           `json:"relays"`
 	Workers []subjects.WorkerRelays `json:"workers"`
+	Notes   []string                `json:"notes,omitempty"` // of caps that are not kept as they seem
 }
 
 type listedRelay struct {
@@ -130,11 +132,11 @@ func listRelays(ctx context.Context, s *streams, asJSON bool) error {
 		return err
 	}
 	l := listing{Workers: []subjects.WorkerRelays{}}
-	counters, workers, err := c.lookAtFleet(ctx, names, relays)
+	counters, workers, notes, err := c.lookAtFleet(ctx, names, relays)
 	if err != nil {
 		fmt.Fprintf(s.err, "bulkmail: how the relays are is not known: %v\n", err)
 	}
-	l.Workers = append(l.Workers, workers...)
+	l.Workers, l.Notes = append(l.Workers, workers...), notes
 	for _, r := range relays {
 		one := listedRelay{Config: r}
 		if n, ok := counters[r.Name]; ok {
@@ -146,6 +148,9 @@ func listRelays(ctx context.Context, s *streams, asJSON bool) error {
 		enc := json.NewEncoder(s.out)
 		enc.SetIndent("", "  ")
 		return enc.Encode(l)
+	}
+	for _, note := range l.Notes {
+		fmt.Fprintf(s.err, "bulkmail: %s\n", note)
 	}
 	if err := limitsTable(relays).print(s.out); err != nil {
 		return err
@@ -163,27 +168,32 @@ func listRelays(ctx context.Context, s *streams, asJSON bool) error {
 }
 
 // lookAtFleet reads what the workers have left on the broker.
-func (c config) lookAtFleet(ctx context.Context, names subjects.Names, relays []relay.Config) (map[string]fleet.Counters, []subjects.WorkerRelays, error) {
+func (c config) lookAtFleet(ctx context.Context, names subjects.Names, relays []relay.Config) (map[string]fleet.Counters, []subjects.WorkerRelays, []string, error) {
 	if c.NATSURL == "" {
 		c.NATSURL = defaultURL
 	}
 	nc, err := nats.Connect(c.NATSURL, append(c.natsOptions("relays", slog.New(slog.DiscardHandler)), nats.MaxReconnects(0))...)
 	if err != nil {
-		return nil, nil, unreachable(c.NATSURL, err)
+		return nil, nil, nil, unreachable(c.NATSURL, err)
 	}
 	defer nc.Close()
 	js, err := jetstream.New(nc)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
 	kv, err := js.KeyValue(ctx, names.RelayBucket())
 	if errors.Is(err, jetstream.ErrBucketNotFound) {
-		return nil, nil, nil // no worker has ever run
+		return nil, nil, nil, nil // no worker has ever run
 	}
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
-	return fleet.Look(ctx, kv, relays)
+	counters, workers, err := fleet.Look(ctx, kv, relays)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	notes, err := fleet.Notes(ctx, kv, workers)
+	return counters, workers, notes, err
 }
 
 func limitsTable(relays []relay.Config) *table {
@@ -262,17 +272,26 @@ func resetRelay(ctx context.Context, s *streams, name string) error {
 	if err != nil {
 		return err
 	}
-	if !slices.ContainsFunc(relays, func(r relay.Config) bool { return r.Name == name }) {
-		return &usageError{fmt.Errorf("no relay is called %s: see bulkmail relays list", name)}
-	}
+	unknown := &usageError{fmt.Errorf("no relay is called %s: see bulkmail relays list", name)}
+	configured := slices.ContainsFunc(relays, func(r relay.Config) bool { return r.Name == name })
 	cl, err := connect(ctx, s, "relays")
 	if err != nil {
+		if !configured {
+			return unknown
+		}
 		return err
 	}
 	defer cl.nc.Close()
 	kv, err := cl.js.KeyValue(ctx, cl.names.RelayBucket())
 	if err != nil {
+		if !configured {
+			return unknown
+		}
 		return err
+	}
+	// A relay that was renamed has left counters behind.
+	if _, err := kv.Get(ctx, subjects.RelayKey(name)); !configured && err != nil {
+		return unknown
 	}
 	if err := fleet.Reset(ctx, kv, name); err != nil {
 		return err
