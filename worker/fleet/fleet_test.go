@@ -398,6 +398,42 @@ func TestWhatACrashedWorkerHeldIsWastedAndNoMore(t *testing.T) {
 	h.leave(t)
 }
 
+// crash ends a worker that gives nothing back and says nothing more.
+func (h *hired) crash() {
+	h.fleet.cancel()
+	h.fleet.wg.Wait()
+	gone, cancel := context.WithCancel(context.Background())
+	cancel()
+	_ = h.pool.Close(gone) // what is in flight is cut off
+}
+
+func TestThreeCrashesWasteAtMostOneTwentiethOfACap(t *testing.T) {
+	t.Parallel()
+	url, kv := openBucket(t, false)
+	b := &book{}
+	const most = 20_000
+	c := one("r", b, func(c *relay.Config) { c.MaxMessages, c.Connections = most, 1 })
+	var workers []*hired
+	for i := range 4 {
+		workers = append(workers, hire(t, url, fmt.Sprint("w", i), relay.Options{}, c))
+	}
+	begin(workers, most, 100)
+	for kill := range 3 {
+		until(t, "messages go", func() bool { return b.accepted() >= (kill+1)*most/5 })
+		workers[kill].crash()
+	}
+	until(t, "all that is left is used", func() bool {
+		counters, _, err := Look(t.Context(), kv, []relay.Config{c.Config})
+		return err == nil && counters["r"].Used == most
+	})
+	workers[3].leave(t)
+	n := b.accepted()
+	t.Logf("%d of %d accepted, %d wasted", n, most, most-n)
+	if n > most || n < most-most/20 {
+		t.Errorf("%d messages with max_messages %d, want all but a twentieth", n, most)
+	}
+}
+
 func TestWorkersSayHowTheirRelaysAreUntilTheyLeave(t *testing.T) {
 	t.Parallel()
 	url, kv := openBucket(t, false)
