@@ -18,6 +18,7 @@ import (
 	"os/signal"
 	"strings"
 	"syscall"
+	_ "time/tzdata" // containers have no zones, and hours are said in them
 
 	"github.com/spf13/cobra"
 )

@@ -6,10 +6,13 @@ import (
 	"strconv"
 	"strings"
 	"text/tabwriter"
+
+	"bulkmail/envelope/escape"
 )
 
 // table prints rows under a header, aligned; columns whose name begins with a
-// number sign are figures and stand to the right.
+// number sign are figures and stand to the right. What a terminal would obey, in
+// a relay's last error or an address, is shown and not done.
 type table struct {
 	header []string
 	rows   [][]string
@@ -24,7 +27,7 @@ func (t *table) row(cells ...any) {
 		case int:
 			row[i] = number(c)
 		default:
-			row[i] = fmt.Sprint(c)
+			row[i] = escape.Terminal(fmt.Sprint(c))
 		}
 	}
 	t.rows = append(t.rows, row)

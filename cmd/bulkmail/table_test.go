@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"strings"
 	"testing"
 	"time"
@@ -23,6 +24,20 @@ primary  1,234,567  10      -
 b                5  1s     12
                  0  <nil>    
 `
+	if diff := cmp.Diff(want, out.String()); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestATableDoesNothingToTheTerminal(t *testing.T) {
+	t.Parallel()
+	table := newTable("relay", "last error")
+	table.row("a", errors.New("421 \x1b]0;owned\a\r\nbye \u202e"))
+	var out strings.Builder
+	if err := table.print(&out); err != nil {
+		t.Fatal(err)
+	}
+	want := "relay  last error\n" + `a      421 \x1b]0;owned\x07\r\nbye \u202e` + "\n"
 	if diff := cmp.Diff(want, out.String()); diff != "" {
 		t.Error(diff)
 	}
