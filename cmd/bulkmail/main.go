@@ -3,8 +3,8 @@
 //
 // One file a command or group of commands: worker.go, publish.go, status.go,
 // outcomes.go, campaigns.go (pause, resume, cancel), dead.go, relays.go, sink.go,
-// demo.go, bench.go, health.go, man.go, version.go, provision.go, certs.go. What
-// they share: completion.go, campaign.go (what was published), config.go (the
+// demo.go, bench.go, health.go, man.go, version.go, provision.go, certs.go,
+// feedback.go. What they share: completion.go, campaign.go (what was published), config.go (the
 // environment), logging.go, connect.go (the broker), http.go (what a worker
 // serves), table.go.
 package main
@@ -108,7 +108,7 @@ recipient. What is deferred is tried again.`,
 		},
 	}
 	root.AddCommand(newDemo(s), newWorker(s), newPublish(s), newStatus(s), newOutcomes(s), newPause(s), newResume(s), newCancel(s),
-		newDead(s), newRelays(s), newSink(s), newHealth(s), newBench(s), newMan(s), newVersion(s), newProvision(s), newCerts(s))
+		newDead(s), newRelays(s), newSink(s), newHealth(s), newBench(s), newMan(s), newVersion(s), newProvision(s), newCerts(s), newFeedback(s))
 	root.SetVersionTemplate("{{.Version}}\n")
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usage(cmd, err)
