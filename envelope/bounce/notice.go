@@ -9,7 +9,7 @@ import (
 
 // autoSubjects begin the subjects of vacation notices.
 var autoSubjects = [...]string{
-	"out of office", "out of the office", "automatic reply", "auto reply", "auto-reply", "autoreply", "autoresponse", "auto response", "auto:", "vacation", "away from my mail", "on vacation", "on leave", "absence", "réponse automatique", "reponse automatique",
+	"out of office", "out of the office", "automatic reply", "auto reply", "auto-reply", "autoreply", "autoresponse", "auto response", "auto:", "vacation", "away from my mail", "on vacation", "on leave", "absence", "réponse automatique",
 	"abwesenheit", "automatische antwort", "automatische beantwortung", "respuesta automática", "respuesta automatica", "risposta automatica", "resposta automática", "automatisch antwoord", "automatiskt svar", "automatisk svar", "автоответ", "自動応答", "自動返信", "不在", "自动回复",
 }
 
