@@ -19,6 +19,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"math"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -105,13 +106,12 @@ func (s *Set) Scope(list string) (Scope, error) {
 // Hash returns the hash of a mailbox or domain, by which it can be kept elsewhere.
 // Case does not count, in local parts neither: erring means not sending.
 func (s *Set) Hash(subject Subject, name string) uint64 {
-	h := sipHash{key: s.key}
-	h.start()
+	var room [1 + 320]byte // RFC 5321: a local part of 64, a domain of 255
+	b := room[:0]
 	if subject == Domain {
-		h.write('@')
+		b = append(b, '@')
 	}
-	h.fold(name)
-	return h.end()
+	return sipHash(s.key[0], s.key[1], fold(b, name))
 }
 
 // Add adds an entry that ends at until, rounded up to the hour; Forever: never. Of
@@ -182,27 +182,27 @@ func (s *Set) RemoveHash(hash uint64, scope Scope) bool {
 }
 
 // Has reports whether a mailbox, or its domain, is suppressed now in one of the
-// scopes.
+// scopes. Who asks for many mailboxes of a domain asks for the domain once instead,
+// with HasDomain, and for each with HasMailbox.
 func (s *Set) Has(mailbox string, now time.Time, scopes ...Scope) bool {
-	t := s.table.Load()
-	if t == nil {
-		return false
-	}
-	hours := uint32(min(max(0, (now.Unix()-epoch)/3600), maxHours))
-	at := len(mailbox)
-	for i := len(mailbox) - 1; i >= 0; i-- {
-		if mailbox[i] == '@' {
-			at = i
-			break
-		}
-	}
-	if t.has(s.Hash(Mailbox, mailbox), hours, scopes) {
-		return true
-	}
-	return at < len(mailbox) && t.has(s.Hash(Domain, mailbox[at+1:]), hours, scopes)
+	at := strings.LastIndexByte(mailbox, '@')
+	return s.HasMailbox(mailbox, now, scopes...) || at >= 0 && s.HasDomain(mailbox[at+1:], now, scopes...)
 }
 
-func (t *table) has(hash uint64, hours uint32, scopes []Scope) bool {
+// HasMailbox is Has without the domain.
+func (s *Set) HasMailbox(mailbox string, now time.Time, scopes ...Scope) bool {
+	t := s.table.Load()
+	return t != nil && t.has(s.Hash(Mailbox, mailbox), now, scopes)
+}
+
+// HasDomain reports whether a whole domain is suppressed.
+func (s *Set) HasDomain(domain string, now time.Time, scopes ...Scope) bool {
+	t := s.table.Load()
+	return t != nil && t.has(s.Hash(Domain, domain), now, scopes)
+}
+
+func (t *table) has(hash uint64, now time.Time, scopes []Scope) bool {
+	hours := uint32(min(max(0, (now.Unix()-epoch)/3600), maxHours))
 	b := entries(&t[hash>>48])
 	at, _ := search(b, hash, 0)
 	for ; at < len(b) && rest(b[at:]) == hash&restMask; at += entrySize {
@@ -276,23 +276,20 @@ func put(e []byte, hash uint64, scope Scope, hours uint32) {
 	binary.BigEndian.PutUint32(e[6:10], uint32(scope)<<20|hours)
 }
 
-// fold writes a name without regard to case.
-func (h *sipHash) fold(name string) {
-	for i := 0; i < len(name); {
+// fold appends a name without regard to case.
+func fold(b []byte, name string) []byte {
+	for i := 0; i < len(name); i++ {
 		c := name[i]
-		if c < utf8.RuneSelf {
-			if c >= 'A' && c <= 'Z' {
-				c += 'a' - 'A'
+		if c >= utf8.RuneSelf {
+			for _, r := range name[i:] {
+				b = utf8.AppendRune(b, unicode.ToLower(unicode.ToUpper(r)))
 			}
-			h.write(c)
-			i++
-			continue
+			return b
 		}
-		r, n := utf8.DecodeRuneInString(name[i:])
-		i += n
-		var room [utf8.UTFMax]byte
-		for _, c := range room[:utf8.EncodeRune(room[:], unicode.ToLower(unicode.ToUpper(r)))] {
-			h.write(c)
+		if c >= 'A' && c <= 'Z' {
+			c += 'a' - 'A'
 		}
+		b = append(b, c)
 	}
+	return b
 }
