@@ -2,6 +2,7 @@ package bounce
 
 import (
 	"bytes"
+	"math/bits"
 	"strings"
 )
 
@@ -80,7 +81,7 @@ func classify(r Refusal, prose bool) Verdict {
 	words, named := plainWords(room[:0], r.Text)
 	e := evidence{status: status, code: code, command: r.Command, words: words, named: named}
 	if prose { // then only if nothing stands between the address and the words
-		e.named = e.says([]string{"@ user unknown", "@... user unknown"})
+		e.named = bytes.Contains(words, []byte("@ user unknown"))
 	}
 	v := Verdict{Kind: Bounced, Reason: e.reason()}
 	if e.temporary() {
@@ -128,11 +129,8 @@ func (e *evidence) reason() Reason {
 }
 
 func (e *evidence) byWords() (Reason, bool) {
-	for i := range rules {
-		rule := &rules[i]
-		if !e.says(rule.phrases) {
-			continue
-		}
+	for fit := spoken(e.words); fit != 0; fit &= fit - 1 {
+		rule := &rules[bits.TrailingZeros32(fit)]
 		switch rule.sure {
 		case ifNamed:
 			return e.unknownUser(), true
@@ -157,28 +155,40 @@ func (e *evidence) byWords() (Reason, bool) {
 	return Other, false
 }
 
-func (e *evidence) says(phrases []string) bool {
-	for _, phrase := range phrases {
-		if contains(e.words, phrase) {
-			return true
-		}
-	}
-	return false
+// phraseStarts finds the phrases of all rules by their first two letters, so that
+// words are gone through once.
+var phraseStarts = indexPhrases()
+
+type phraseStart struct {
+	phrase string
+	rule   uint8
 }
 
-// contains is bytes.Contains without the copy of a phrase that it would take.
-func contains(words []byte, phrase string) bool {
-	for len(words) >= len(phrase) {
-		i := bytes.IndexByte(words[:len(words)-len(phrase)+1], phrase[0])
-		if i < 0 {
-			return false
+const startBuckets = 1 << 11
+
+func startBucket(a, b byte) int { return (int(a)*67 + int(b)) % startBuckets }
+
+func indexPhrases() *[startBuckets][]phraseStart {
+	var index [startBuckets][]phraseStart
+	for i, rule := range rules {
+		for _, phrase := range rule.phrases {
+			bucket := &index[startBucket(phrase[0], phrase[1])]
+			*bucket = append(*bucket, phraseStart{phrase, uint8(i)})
 		}
-		if string(words[i:i+len(phrase)]) == phrase {
-			return true
-		}
-		words = words[i+1:]
 	}
-	return false
+	return &index
+}
+
+// spoken returns a bit for each rule of which a phrase is among the words.
+func spoken(words []byte) (fit uint32) {
+	for i := 0; i+1 < len(words); i++ {
+		for _, start := range phraseStarts[startBucket(words[i], words[i+1])] {
+			if n := len(start.phrase); i+n <= len(words) && string(words[i:i+n]) == start.phrase {
+				fit |= 1 << start.rule
+			}
+		}
+	}
+	return fit
 }
 
 // unknownUser judges "user unknown", the words that most servers say of a mailbox
