@@ -111,3 +111,39 @@ func BenchmarkClassify(b *testing.B) {
 		Classify(r)
 	}
 }
+
+func TestWhatIsSaidOfTheSenderTheHostOrTheMessageIsNeverHard(t *testing.T) {
+	t.Parallel()
+	for _, text := range []string{
+		"550 5.7.1 Helo command rejected: Host not found",
+		"450 4.1.8 <news@example.com>: Sender address rejected: Domain not found",
+		"553 5.1.8 <news@example.com>... Domain of sender address news@example.com does not exist",
+		"550 Verification failed for <news@example.com> No such user here; Sender verify failed",
+		"550 5.1.7 The sender's address was syntactically invalid",
+		"550 permanent failure for one or more recipients (ann@example.net:blocked)",
+		"550 Invalid HELO name (See RFC2821 4.1.1.1)",
+		"550 5.7.1 No PTR record: your IP address does not exist in DNS",
+		"550 5.7.54 SMTP; Unable to relay recipient in non-accepted domain",
+		"553 sorry, that domain isn't in my list of allowed rcpthosts (#5.7.1)",
+		"554 5.4.6 Too many hops",
+		"550 5.7.129 RESOLVER.RST.RestrictedToRecipientsPermission; not authorized to send to recipient",
+		"550 5.4.317 Message expired, cannot connect to remote server",
+		"550 #5.7.1 Your access to submit messages to this e-mail system has been rejected.",
+		"550 User account is overquota",
+		"554 5.2.0 STOREDRV.Deliver.Exception:QuotaExceededException",
+		"500 5.5.1 Command not recognized",
+		"550 Our server does not accept mail from dynamic addresses",
+		"535 5.7.8 bad user name or password",
+		"550 5.6.1 body type not supported",
+		"550 Administrative prohibition",
+		"554 5.7.1 Message rejected: unknown user agent, looks like spam",
+		"550 5.2.1 The user you are trying to contact is receiving mail at a rate that prevents additional messages",
+		"421 4.7.0 Try again later, closing connection. (EHLO)",
+		"552 5.2.0 sorry, delivery not authorized, message refused",
+		"550 5.7.1 Unknown user",
+	} {
+		if v := Classify(Refusal{Text: text, Command: CommandUnknown}); v.Hard {
+			t.Errorf("%s: %+v", text, v)
+		}
+	}
+}
