@@ -23,3 +23,9 @@ var Plain string
 //
 //go:embed multipart.eml
 var Multipart string
+
+// Newsletter is a template of letters: plain text and HTML, an attachment, a link
+// to unsubscribe.
+//
+//go:embed newsletter.eml
+var Newsletter string
