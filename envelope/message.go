@@ -15,6 +15,13 @@ type Message struct {
 	utf8     bool
 }
 
+// WireMessage is a message that is fit for the wire already, as letters are
+// rendered: CRLF line ends, dots stuffed, a final CRLF. Size is what [Message.Size]
+// says. The message shares memory with wire.
+func WireMessage(wire []byte, size int64, eightBit, utf8 bool) Message {
+	return Message{wire: wire, size: size, eightBit: eightBit, utf8: utf8}
+}
+
 // Wire is the message as it follows DATA: CRLF line ends, dots stuffed, a
 // final CRLF, without the lone dot. It must not be modified.
 func (m *Message) Wire() []byte { return m.wire }

@@ -191,7 +191,8 @@ func (c *compiler) constantField(h *headerField, s syntax) error {
 	if err != nil {
 		if s == addresses && !long {
 			// Not as it should be, and yet somebody may read it.
-			c.constant(h.lines)
+			wire, stuffed, _ := stuff(h.lines)
+			c.add(segment{wire: wire, stuffed: stuffed, utf8: true})
 			return nil
 		}
 		return &Error{Line: h.number, Reason: "the field " + h.name + " " + err.Error()}

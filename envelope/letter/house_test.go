@@ -2,6 +2,7 @@ package letter
 
 import (
 	"bytes"
+	"encoding/json"
 	"io"
 	"strings"
 	"testing"
@@ -95,4 +96,13 @@ func textOf(t testing.TB, wire string) string {
 		t.Fatalf("%v\n%s", err, wire)
 	}
 	return strings.ReplaceAll(string(text), "\r\n", "\n")
+}
+
+// quoteJSON is s in JSON.
+func quoteJSON(s string) []byte {
+	quoted, err := json.Marshal(s)
+	if err != nil {
+		panic(err)
+	}
+	return quoted
 }

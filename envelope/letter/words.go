@@ -124,7 +124,7 @@ func encodedRegion(text []byte, encodeLong bool) (from, to int) {
 	return from, to
 }
 
-// encode writes text as encoded words of UTF-8, in Q or B, whichever is shorter.
+// encode writes text as encoded words of UTF-8: in Q, or in B where Q is much longer.
 // In a phrase fewer characters stand for themselves (RFC 2047 5).
 func (f *folder) encode(text []byte, phrase bool) {
 	q := 0
@@ -133,7 +133,7 @@ func (f *folder) encode(text []byte, phrase bool) {
 			q += 2
 		}
 	}
-	useB := q > (len(text)+2)/3*4
+	useB := q > (len(text)+2)/3*6 // Q can be read, and is worth half as much again
 	for len(text) > 0 {
 		space := encodedLine - f.col - 1
 		if space < 40 && !(f.fresh && space >= 20) {
