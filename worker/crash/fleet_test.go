@@ -69,6 +69,7 @@ type fleet struct {
 // A process is one worker, until it dies.
 type process struct {
 	name    string
+	program string // the binary
 	cmd     *exec.Cmd
 	proxies []*proxy
 	exited  chan struct{}
@@ -88,8 +89,14 @@ func newFleet(t testing.TB, s *sink, upstreams []string, env ...string) *fleet {
 // hire starts a worker; env is added to the fleet's.
 func (f *fleet) hire(env ...string) *process {
 	f.t.Helper()
+	return f.hireOf(program, env...)
+}
+
+// hireOf starts a worker of the given release.
+func (f *fleet) hireOf(program string, env ...string) *process {
+	f.t.Helper()
 	f.mu.Lock()
-	p := &process{name: fmt.Sprintf("w%d.test", len(f.all)), exited: make(chan struct{})}
+	p := &process{name: fmt.Sprintf("w%d.test", len(f.all)), program: program, exited: make(chan struct{})}
 	f.all = append(f.all, p)
 	f.mu.Unlock()
 	var brokers []string
@@ -105,7 +112,7 @@ func (f *fleet) hire(env ...string) *process {
 	if err != nil {
 		f.t.Fatal(err)
 	}
-	p.cmd = exec.Command(program, "worker")
+	p.cmd = exec.Command(p.program, "worker")
 	p.cmd.Stderr = log
 	p.cmd.Dir = f.dir
 	p.cmd.Env = append([]string{
