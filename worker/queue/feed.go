@@ -116,44 +116,30 @@ func (f *feed[T]) pull(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	batches, err := consumer.Messages(jetstream.PullMaxMessages(1))
+	p, err := openPull(q.js, q.names.BatchesStream(), subjects.CampaignConsumer(f.campaign))
 	if err != nil {
 		return err
 	}
-	// After a reconnect, and after missed heartbeats, the client has pulled once
-	// more. What that brings while a batch waits to be taken lies in the client
-	// unseen, and its ack wait passes: it may be somebody else's by now.
-	reconnects := q.js.Conn().Stats().Reconnects
-	missed := false
-	once := func() bool { return !missed && q.js.Conn().Stats().Reconnects == reconnects }
-	defer func() { f.giveBack(ctx, batches, once()) }()
-	for once() {
-		msg, err := next(ctx, batches, q.o.Idle)
+	defer p.close()
+	for {
+		idle, cancel := context.WithTimeout(ctx, q.o.Idle)
+		msg, err := p.next(idle)
+		cancel()
 		switch {
 		case err == nil:
 			item := q.o.Arrived(msg)
 			if !f.offer(ctx, item, msg) {
-				q.o.Release(item, once())
+				q.o.Release(item)
 			}
 		case ctx.Err() != nil:
 			return nil
-		case errors.Is(err, context.DeadlineExceeded): // idle
-			if err := f.look(ctx, consumer); err != nil {
-				return err
-			}
-		case errors.Is(err, jetstream.ErrNoHeartbeat), errors.Is(err, nats.ErrTimeout):
-			missed = true // the connection is away for a moment; it comes back by itself
-		default:
+		case errors.Is(err, context.DeadlineExceeded):
+			err = f.look(ctx, consumer)
+		}
+		if err != nil {
 			return err
 		}
 	}
-	return nil
-}
-
-func next(ctx context.Context, batches jetstream.MessagesContext, within time.Duration) (jetstream.Msg, error) {
-	ctx, cancel := context.WithTimeout(ctx, within)
-	defer cancel()
-	return batches.Next(jetstream.NextContext(ctx))
 }
 
 // look finds out whether anything is left of the campaign.
@@ -180,25 +166,11 @@ func (f *feed[T]) leave() bool {
 	return true
 }
 
-// giveBack ends a pull and returns to the queue what arrived meanwhile.
-func (f *feed[T]) giveBack(ctx context.Context, batches jetstream.MessagesContext, ours bool) {
-	batches.Drain()
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
-	defer cancel()
-	for {
-		msg, err := batches.Next(jetstream.NextContext(ctx))
-		if err != nil {
-			return
-		}
-		f.queue.o.Release(f.queue.o.Arrived(msg), ours)
-	}
-}
-
 // offer holds a batch ready until it is taken. It reports false if ctx ended
 // first.
-func (f *feed[T]) offer(ctx context.Context, item T, msg jetstream.Msg) bool {
+func (f *feed[T]) offer(ctx context.Context, item T, msg *nats.Msg) bool {
 	q := f.queue
-	w := &waitingBatch[T]{item: item, bytes: len(msg.Data()), recipients: recipientsOf(msg), taken: make(chan struct{})}
+	w := &waitingBatch[T]{item: item, bytes: len(msg.Data), recipients: recipientsOf(msg), taken: make(chan struct{})}
 	q.mu.Lock()
 	for q.bytes > 0 && q.bytes+w.bytes > q.o.MaxBytes {
 		room := q.arrived
@@ -241,11 +213,11 @@ func (f *feed[T]) offer(ctx context.Context, item T, msg jetstream.Msg) bool {
 const recipientBytes = 32
 
 // recipientsOf is how many recipients a batch has, or about as many.
-func recipientsOf(msg jetstream.Msg) int {
-	if n, err := strconv.Atoi(msg.Headers().Get(subjects.HeaderRecipients)); err == nil && n > 0 {
+func recipientsOf(msg *nats.Msg) int {
+	if n, err := strconv.Atoi(msg.Header.Get(subjects.HeaderRecipients)); err == nil && n > 0 {
 		return n
 	}
-	return max(1, len(msg.Data())/recipientBytes)
+	return max(1, len(msg.Data)/recipientBytes)
 }
 
 func sleep(ctx context.Context, d time.Duration) {

@@ -24,6 +24,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"bulkmail/relay/fair"
@@ -51,10 +52,9 @@ func (t Terms) Open(now time.Time) bool {
 type Options[T any] struct {
 	// Arrived makes what Next returns of a delivery, as soon as it is here: from
 	// then on its lease must be kept.
-	Arrived func(msg jetstream.Msg) T
-	// Release gives back what nobody took. ours tells whether the delivery is
-	// surely still this process's.
-	Release func(item T, ours bool)
+	Arrived func(msg *nats.Msg) T
+	// Release gives back what nobody took.
+	Release func(item T)
 	// Terms are those of a campaign now. Call [Queue.Changed] when they change.
 	Terms func(campaign string, now time.Time) Terms
 

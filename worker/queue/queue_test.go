@@ -70,14 +70,10 @@ func (h *house) publish(t *testing.T, campaign string, batches, recipients int) 
 }
 
 // run starts a queue that ends with the test.
-func (h *house) run(t *testing.T, o queue.Options[jetstream.Msg]) *queue.Queue[jetstream.Msg] {
+func (h *house) run(t *testing.T, o queue.Options[*nats.Msg]) *queue.Queue[*nats.Msg] {
 	t.Helper()
-	o.Arrived = func(msg jetstream.Msg) jetstream.Msg { return msg }
-	o.Release = func(msg jetstream.Msg, ours bool) {
-		if ours {
-			_ = msg.Nak()
-		}
-	}
+	o.Arrived = func(msg *nats.Msg) *nats.Msg { return msg }
+	o.Release = func(msg *nats.Msg) { _ = msg.Nak() }
 	o.Terms = h.termsOf
 	q := queue.New(h.js, h.names, o)
 	ctx, cancel := context.WithCancel(context.Background())
@@ -98,7 +94,7 @@ func (h *house) run(t *testing.T, o queue.Options[jetstream.Msg]) *queue.Queue[j
 }
 
 // next takes the next batch and says of which campaign it is.
-func next(t *testing.T, q *queue.Queue[jetstream.Msg], urgent bool) jetstream.Msg {
+func next(t *testing.T, q *queue.Queue[*nats.Msg], urgent bool) *nats.Msg {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
@@ -113,13 +109,13 @@ func next(t *testing.T, q *queue.Queue[jetstream.Msg], urgent bool) jetstream.Ms
 }
 
 // hasReady waits until a batch of each campaign is ready to be taken.
-func hasReady(t *testing.T, q *queue.Queue[jetstream.Msg], campaigns int) {
+func hasReady(t *testing.T, q *queue.Queue[*nats.Msg], campaigns int) {
 	t.Helper()
 	await(t, q, func() bool { return q.Waiting() >= campaigns })
 }
 
 // await waits until cond holds, which is asked when a batch comes or goes.
-func await(t *testing.T, q *queue.Queue[jetstream.Msg], cond func() bool) {
+func await(t *testing.T, q *queue.Queue[*nats.Msg], cond func() bool) {
 	t.Helper()
 	timer := time.After(patience)
 	for {
@@ -138,13 +134,13 @@ func await(t *testing.T, q *queue.Queue[jetstream.Msg], cond func() bool) {
 func TestCampaignsThatNobodyAnnouncedAreFoundAndHeardOf(t *testing.T) {
 	h := newHouse(t)
 	h.publish(t, "before", 1, 1)
-	q := h.run(t, queue.Options[jetstream.Msg]{})
-	if c, _ := h.names.Campaign(next(t, q, false).Subject()); c != "before" {
+	q := h.run(t, queue.Options[*nats.Msg]{})
+	if c, _ := h.names.Campaign(next(t, q, false).Subject); c != "before" {
 		t.Fatalf("got %s", c)
 	}
 	h.publish(t, "later", 3, 1)
 	for range 3 {
-		if c, _ := h.names.Campaign(next(t, q, false).Subject()); c != "later" {
+		if c, _ := h.names.Campaign(next(t, q, false).Subject); c != "later" {
 			t.Fatalf("got %s", c)
 		}
 	}
@@ -156,11 +152,11 @@ func TestBacklogsShareByWeightInRecipients(t *testing.T) {
 	h.set("three", queue.Terms{Weight: 300})
 	h.publish(t, "one", 200, 1000)
 	h.publish(t, "three", 400, 500)
-	q := h.run(t, queue.Options[jetstream.Msg]{})
+	q := h.run(t, queue.Options[*nats.Msg]{})
 	recipients := map[string]int{}
 	for range 200 {
 		hasReady(t, q, 2)
-		campaign, _ := h.names.Campaign(next(t, q, false).Subject())
+		campaign, _ := h.names.Campaign(next(t, q, false).Subject)
 		recipients[campaign] += map[string]int{"one": 1000, "three": 500}[campaign]
 	}
 	share := float64(recipients["one"]) / float64(recipients["one"]+recipients["three"])
@@ -173,15 +169,15 @@ func TestAnUrgentBatchIsNextWhateverWaits(t *testing.T) {
 	h := newHouse(t)
 	h.set("reset", queue.Terms{Urgent: true})
 	h.publish(t, "bulk", 50, 1000)
-	q := h.run(t, queue.Options[jetstream.Msg]{})
+	q := h.run(t, queue.Options[*nats.Msg]{})
 	hasReady(t, q, 1)
 	h.publish(t, "reset", 1, 1)
 	hasReady(t, q, 2)
-	if c, _ := h.names.Campaign(next(t, q, false).Subject()); c != "reset" {
+	if c, _ := h.names.Campaign(next(t, q, false).Subject); c != "reset" {
 		t.Errorf("%s came before the urgent campaign", c)
 	}
 	h.publish(t, "reset", 1, 1)
-	if c, _ := h.names.Campaign(next(t, q, true).Subject()); c != "reset" {
+	if c, _ := h.names.Campaign(next(t, q, true).Subject); c != "reset" {
 		t.Errorf("%s came where only urgent ones were asked for", c)
 	}
 }
@@ -191,13 +187,13 @@ func TestAPausedCampaignGivesNothingUntilItIsResumed(t *testing.T) {
 	h.set("held", queue.Terms{Held: true})
 	h.publish(t, "held", 1, 1)
 	h.publish(t, "other", 1, 1)
-	q := h.run(t, queue.Options[jetstream.Msg]{})
-	if c, _ := h.names.Campaign(next(t, q, false).Subject()); c != "other" {
+	q := h.run(t, queue.Options[*nats.Msg]{})
+	if c, _ := h.names.Campaign(next(t, q, false).Subject); c != "other" {
 		t.Fatalf("got a batch of %s, which is paused", c)
 	}
 	h.set("held", queue.Terms{})
 	q.Changed("held")
-	if c, _ := h.names.Campaign(next(t, q, false).Subject()); c != "held" {
+	if c, _ := h.names.Campaign(next(t, q, false).Subject); c != "held" {
 		t.Fatalf("got %s", c)
 	}
 }
@@ -205,14 +201,14 @@ func TestAPausedCampaignGivesNothingUntilItIsResumed(t *testing.T) {
 func TestABatchThatWaitsWhenItsCampaignIsPausedGoesBack(t *testing.T) {
 	h := newHouse(t)
 	h.publish(t, "news", 1, 1)
-	q := h.run(t, queue.Options[jetstream.Msg]{})
+	q := h.run(t, queue.Options[*nats.Msg]{})
 	hasReady(t, q, 1)
 	h.set("news", queue.Terms{Held: true})
 	q.Changed("news")
 	await(t, q, func() bool { return q.Waiting() == 0 })
 	h.set("news", queue.Terms{})
 	q.Changed("news")
-	if c, _ := h.names.Campaign(next(t, q, false).Subject()); c != "news" {
+	if c, _ := h.names.Campaign(next(t, q, false).Subject); c != "news" {
 		t.Fatalf("got %s", c)
 	}
 }
@@ -224,8 +220,8 @@ func TestACampaignIsNotSentBeforeItsTimeNorAfterItsEnd(t *testing.T) {
 	h.set("over", queue.Terms{Closes: time.Now().Add(-time.Second)})
 	h.publish(t, "timed", 1, 1)
 	h.publish(t, "over", 1, 1)
-	q := h.run(t, queue.Options[jetstream.Msg]{})
-	if c, _ := h.names.Campaign(next(t, q, false).Subject()); c != "timed" {
+	q := h.run(t, queue.Options[*nats.Msg]{})
+	if c, _ := h.names.Campaign(next(t, q, false).Subject); c != "timed" {
 		t.Fatalf("got %s, whose time is over", c)
 	}
 	if now := time.Now(); now.Before(opens) {
@@ -236,7 +232,7 @@ func TestACampaignIsNotSentBeforeItsTimeNorAfterItsEnd(t *testing.T) {
 func TestAConsumerThatWasDeletedIsMadeAnewAndWhatRestedComesAtOnce(t *testing.T) {
 	h := newHouse(t)
 	h.publish(t, "news", 1, 1)
-	q := h.run(t, queue.Options[jetstream.Msg]{})
+	q := h.run(t, queue.Options[*nats.Msg]{})
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	msg, ok := q.Next(ctx, false)
@@ -257,7 +253,7 @@ func TestAConsumerThatWasDeletedIsMadeAnewAndWhatRestedComesAtOnce(t *testing.T)
 
 func TestACampaignThatHasNothingIsLeftAndHeardOfAgain(t *testing.T) {
 	h := newHouse(t)
-	q := h.run(t, queue.Options[jetstream.Msg]{Idle: 20 * time.Millisecond})
+	q := h.run(t, queue.Options[*nats.Msg]{Idle: 20 * time.Millisecond})
 	for range 3 {
 		h.publish(t, "news", 1, 1)
 		next(t, q, false)
@@ -276,14 +272,14 @@ func TestWhatWaitsIsBoundedInOctets(t *testing.T) {
 	for i := range 5 {
 		h.publish(t, fmt.Sprintf("c%d", i), 1, 1) // of four octets each
 	}
-	q := h.run(t, queue.Options[jetstream.Msg]{MaxBytes: 9})
+	q := h.run(t, queue.Options[*nats.Msg]{MaxBytes: 9})
 	got := make(map[string]int)
 	for left := 5; left > 0; left-- {
 		hasReady(t, q, min(left, 2))
 		if n := q.Waiting(); n > 2 {
 			t.Fatalf("%d batches wait, which are more than 9 octets", n)
 		}
-		campaign, _ := h.names.Campaign(next(t, q, false).Subject())
+		campaign, _ := h.names.Campaign(next(t, q, false).Subject)
 		got[campaign]++
 	}
 	if len(got) != 5 {
