@@ -222,7 +222,7 @@ func (o *benchOptions) openRelay(ctx context.Context, log *slog.Logger) (relay.R
 	if o.limitSet {
 		config.EnvelopeLimit = o.envelopeLimit
 	}
-	built, err := relay.FromConfig(configs, outlets(o.metrics, log))
+	built, err := relay.FromConfig(configs, relay.Outlets{Log: log, Took: o.metrics.Took})
 	if err != nil {
 		return fail(err)
 	}

@@ -16,13 +16,13 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"bulkmail/envelope"
 	"bulkmail/relay"
 	"bulkmail/relay/smtp"
 	"bulkmail/subjects"
+	"bulkmail/worker/runner"
 )
 
 const (
@@ -63,20 +63,14 @@ func (h *benchRun) measure(ctx context.Context) error {
 	var ended chan struct{}
 	err = h.profiles.during(func() error {
 		began, cpu := time.Now(), cpuTime()
-		nc, err := nats.Connect(h.NATSURL, h.natsOptions("worker", h.log)...)
+		w, err := runner.New(h.worker())
 		if err != nil {
-			return unreachable(h.NATSURL, err)
-		}
-		w, err := h.outfit(nc)
-		if err != nil {
-			nc.Close()
 			return err
 		}
 		ended = make(chan struct{})
 		go func() {
 			defer close(ended)
-			defer nc.Close()
-			worker = w.run(working)
+			worker = w.Run(working)
 		}()
 		err = h.awaitDrain(working, queue, ended, h.recipients)
 		took := time.Since(began)
@@ -100,12 +94,14 @@ func (h *benchRun) measure(ctx context.Context) error {
 	return h.account(ctx)
 }
 
-// outfit is the real worker, whose relay is metered. What is deferred is given
-// up at once: a bench that waits for retries measures nothing.
-func (h *benchRun) outfit(nc *nats.Conn) (*outfit, error) {
-	c := h.config
-	c.RetryFor = time.Nanosecond
-	return c.outfitOf(nc, h.names, []relay.Relay{{Config: h.relay.Config, Dialer: metered{h.relay.Dialer, &h.settled}}}, workerName(), h.metrics, h.log)
+// worker is the real worker, whose relay is metered. What is deferred is given up
+// at once: a bench that waits for retries measures nothing.
+func (h *benchRun) worker() runner.Options {
+	o := h.options(h.log)
+	o.Prefix, o.RetryFor, o.HTTP, o.Metrics = h.names.Prefix(), time.Nanosecond, runner.HTTPOff, h.metrics
+	o.RelayURLs, o.RelaysFile = "", ""
+	o.Relays = []relay.Relay{{Config: h.relay.Config, Dialer: metered{h.relay.Dialer, &h.settled}}}
+	return o
 }
 
 // publishAll puts all batches on the queue, one after the other.

@@ -2,13 +2,9 @@ package main
 
 import (
 	"cmp"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
-	"net"
 	"os"
 	"reflect"
 	"slices"
@@ -16,16 +12,19 @@ import (
 	"time"
 
 	"github.com/kelseyhightower/envconfig"
-	"github.com/nats-io/nkeys"
 
+	relayconfig "bulkmail/relay/config"
 	"bulkmail/subjects"
 	"bulkmail/worker"
+	"bulkmail/worker/runner"
 )
 
-// config is the environment, with the prefix BULKMAIL_.
+// config is the environment, with the prefix BULKMAIL_. A field that
+// [runner.Options] has too is called the same there, and has the same default.
 type config struct {
 	NATSURL     string `envconfig:"NATS_URL" desc:"broker; empty: a worker embeds one, other commands use nats://127.0.0.1:4222"`
 	NATSCreds   string `envconfig:"NATS_CREDS" desc:"credentials file"`
+	NATSNkey    string `envconfig:"NATS_NKEY" desc:"file with the seed of a user's nkey, in the place of credentials"`
 	NATSTLSCA   string `envconfig:"NATS_TLS_CA" desc:"PEM file of the broker's CA"`
 	NATSTLSCert string `envconfig:"NATS_TLS_CERT" desc:"PEM file of our certificate"`
 	NATSTLSKey  string `envconfig:"NATS_TLS_KEY" desc:"PEM file of its key"`
@@ -37,7 +36,7 @@ type config struct {
 	Listen  string `envconfig:"LISTEN" default:"127.0.0.1:4222" desc:"address of the embedded broker"`
 	Sync    string `envconfig:"SYNC" default:"always" desc:"embedded broker: always (a batch it confirmed survives power loss) or interval"`
 
-	Relays     string `envconfig:"RELAYS" desc:"relay URLs, blank-separated"`
+	RelayURLs  string `envconfig:"RELAYS" desc:"relay URLs, blank-separated"`
 	RelaysFile string `envconfig:"RELAYS_FILE" desc:"relays in YAML, or a Mail::Bulkmail server file"`
 
 	Batches        int             `envconfig:"BATCHES" default:"8" desc:"batches sent for at once"`
@@ -45,7 +44,7 @@ type config struct {
 	OutcomesMaxAge time.Duration   `envconfig:"OUTCOMES_MAX_AGE" default:"720h" desc:"how long outcomes are kept"`
 	RetryDelays    []time.Duration `envconfig:"RETRY_DELAYS" default:"1m,5m,15m,1h,4h" desc:"between attempts; the last repeats"`
 	RetryFor       time.Duration   `envconfig:"RETRY_FOR" default:"72h" desc:"what is deferred for so long expires"`
-	InDoubt        string          `envconfig:"IN_DOUBT" default:"resend" desc:"recipients that may have been accepted, which nobody can know: resend (at least once) or skip (at most once)"`
+	InDoubt        worker.InDoubt  `envconfig:"IN_DOUBT" default:"resend" desc:"recipients that may have been accepted, which nobody can know: resend (at least once) or skip (at most once)"`
 	DrainTimeout   time.Duration   `envconfig:"DRAIN_TIMEOUT" default:"30s" desc:"bound on the end of envelopes in flight after SIGTERM"`
 
 	HTTP          string `envconfig:"HTTP" default:"127.0.0.1:8080" desc:"address for /healthz, /readyz and /metrics of a worker; set and empty: off; unless set, the next free port if it is taken"`
@@ -55,11 +54,26 @@ type config struct {
 	LogFormat string     `envconfig:"LOG_FORMAT" default:"auto" desc:"auto (text on a terminal, JSON elsewhere), text or json"`
 }
 
-const prefix = "BULKMAIL"
+const (
+	prefix       = "BULKMAIL"
+	httpVariable = prefix + "_HTTP"
+)
 
-// loadConfig reads and checks the environment and reports every problem at
-// once.
+// loadConfig reads and checks the environment, but for relays, and reports every
+// problem at once.
 func loadConfig() (config, subjects.Names, error) {
+	c, problems := readEnvironment()
+	problems = append(problems, inVariables(c.options(nil).Validate())...)
+	if len(problems) > 0 {
+		return c, subjects.Names{}, &usageError{errors.Join(problems...)}
+	}
+	names, err := subjects.New(c.Prefix)
+	return c, names, err
+}
+
+// readEnvironment reads the environment, and reports what cannot be read and what
+// [runner.Options] would not find.
+func readEnvironment() (config, []error) {
 	var c config
 	// Field by field, since envconfig stops at the first one it cannot read. The
 	// prefix goes into the tag: as an argument, envconfig would make do with the
@@ -77,94 +91,69 @@ func loadConfig() (config, subjects.Names, error) {
 		}
 		fields.Field(i).Set(one.Elem().Field(0))
 	}
-	names, err := subjects.New(c.Prefix)
-	if err != nil {
-		problems = append(problems, fmt.Errorf("BULKMAIL_PREFIX: %w", err))
-	}
-	problems = append(problems, c.check(bad)...)
-	if len(problems) > 0 {
-		return c, names, &usageError{errors.Join(problems...)}
-	}
-	return c, names, nil
+	return c, append(problems, c.unset(bad)...)
 }
 
-func (c *config) check(bad map[string]bool) []error {
+// unset finds variables that are set to nothing or 0, which [runner.Options] would
+// take for their defaults, and what only the command line knows.
+func (c *config) unset(bad map[string]bool) []error {
 	var problems []error
-	problem := func(key, format string, args ...any) {
-		problems = append(problems, fmt.Errorf("BULKMAIL_%s: %s", key, fmt.Sprintf(format, args...)))
-	}
-	oneOf := func(key, have string, want ...string) {
-		if !slices.Contains(want, have) {
-			problem(key, "%q is unknown; use %s", have, strings.Join(want, " or "))
-		}
-	}
-	positive := func(field, key string, have int64) {
-		if !bad[field] && have <= 0 {
-			problem(key, "must be more than 0")
-		}
-	}
-	oneOf("SYNC", c.Sync, "always", "interval")
-	oneOf("LOG_FORMAT", c.LogFormat, "auto", "text", "json")
-	oneOf("IN_DOUBT", c.InDoubt, string(worker.Resend), string(worker.Skip))
-	positive("Batches", "BATCHES", int64(c.Batches))
-	positive("AckWait", "ACK_WAIT", int64(c.AckWait))
-	positive("OutcomesMaxAge", "OUTCOMES_MAX_AGE", int64(c.OutcomesMaxAge))
-	positive("RetryFor", "RETRY_FOR", int64(c.RetryFor))
-	positive("DrainTimeout", "DRAIN_TIMEOUT", int64(c.DrainTimeout))
-	if !bad["RetryDelays"] && (len(c.RetryDelays) == 0 || slices.Min(c.RetryDelays) <= 0) {
-		problem("RETRY_DELAYS", "give one or more durations above 0, for example 1m,5m,1h")
-	}
-	if !bad["Replicas"] && (c.Replicas < 1 || c.Replicas > 5) {
-		problem("REPLICAS", "is %d; use 1 to 5", c.Replicas)
-	}
-	if _, _, err := net.SplitHostPort(c.Listen); err != nil {
-		problem("LISTEN", "%q is no address; use host:port, for example 127.0.0.1:4222", c.Listen)
-	}
-	if c.NATSURL != "" {
-		if err := checkURLs(c.NATSURL); err != nil {
-			problem("NATS_URL", "%v", err)
-		}
-	}
-	if why := c.checkHTTP(); why != "" {
-		problem("HTTP", "%s", why)
-	}
-	if c.HTTPTokenFile != "" {
-		if _, err := readToken(c.HTTPTokenFile); err != nil {
-			problem("HTTP_TOKEN_FILE", "%v", err)
-		}
-	}
-	if (c.NATSTLSCert == "") != (c.NATSTLSKey == "") {
-		problem("NATS_TLS_CERT, BULKMAIL_NATS_TLS_KEY", "set both or neither")
-	}
-	if strings.ContainsAny(c.NATSInbox, "*> \t") || slices.Contains(strings.Split(c.NATSInbox, "."), "") && c.NATSInbox != "" {
-		problem("NATS_INBOX", "%q is no prefix of a subject; use for example _INBOX_worker", c.NATSInbox)
-	}
-	for key, file := range map[string]string{"NATS_CREDS": c.NATSCreds, "NATS_TLS_CA": c.NATSTLSCA, "NATS_TLS_CERT": c.NATSTLSCert, "NATS_TLS_KEY": c.NATSTLSKey} {
-		if file == "" {
+	values := reflect.ValueOf(c).Elem()
+	for i := range values.NumField() {
+		field, value := values.Type().Field(i), values.Field(i)
+		empty := value.IsZero() || value.Kind() == reflect.Slice && value.Len() == 0
+		if bad[field.Name] || !empty || field.Tag.Get("default") == "" || field.Name == "HTTP" || field.Name == "LogLevel" {
 			continue
 		}
-		content, err := os.ReadFile(file)
-		if err != nil {
-			problem(key, "%v", err)
-			continue
+		why := "is empty; leave it unset for " + field.Tag.Get("default")
+		if value.CanInt() {
+			why = "must be more than 0"
 		}
-		switch key {
-		case "NATS_CREDS":
-			if _, err := nkeys.ParseDecoratedUserNKey(content); err != nil {
-				problem(key, "%s holds no user's key; nsc generate creds makes such a file", file)
-			}
-		case "NATS_TLS_CA":
-			if !x509.NewCertPool().AppendCertsFromPEM(content) {
-				problem(key, "%s holds no certificate in PEM form", file)
-			}
-		case "NATS_TLS_KEY":
-			if _, err := tls.LoadX509KeyPair(c.NATSTLSCert, file); err != nil && c.NATSTLSCert != "" && !errors.Is(err, fs.ErrNotExist) {
-				problem(key, "%s does not go with %s: %v", file, c.NATSTLSCert, err)
-			}
-		}
+		problems = append(problems, fmt.Errorf("%s: %s", variable(field.Name), why))
+	}
+	if formats := []string{"auto", "text", "json"}; c.LogFormat != "" && !slices.Contains(formats, c.LogFormat) {
+		problems = append(problems, fmt.Errorf("%s_LOG_FORMAT: %q is unknown; use %s", prefix, c.LogFormat, strings.Join(formats, " or ")))
+	}
+	return problems
+}
+
+// variable is the name in the environment of a field of config.
+func variable(field string) string {
+	f, ok := reflect.TypeFor[config]().FieldByName(field)
+	if !ok {
+		return field
+	}
+	return prefix + "_" + f.Tag.Get("envconfig")
+}
+
+// inVariables are the problems of [runner.Options], in the words of the
+// environment.
+func inVariables(err error) []error {
+	found, _ := errors.AsType[runner.Problems](err)
+	problems := make([]error, len(found))
+	for i, p := range found {
+		problems[i] = errors.New(p.In(variable))
 	}
 	slices.SortFunc(problems, func(a, b error) int { return cmp.Compare(a.Error(), b.Error()) })
 	return problems
+}
+
+// options are those of a worker in this environment.
+func (c config) options(log *slog.Logger) runner.Options {
+	o := runner.Options{
+		NATSURL: c.NATSURL, NATSCreds: c.NATSCreds, NATSNkey: c.NATSNkey, NATSTLSCA: c.NATSTLSCA, NATSTLSCert: c.NATSTLSCert, NATSTLSKey: c.NATSTLSKey,
+		NATSInbox: c.NATSInbox, Prefix: c.Prefix, Replicas: c.Replicas, DataDir: c.DataDir, Listen: c.Listen, Sync: c.Sync,
+		RelayURLs: c.RelayURLs, RelaysFile: c.RelaysFile, ReadRelays: relayconfig.Options{URLsFrom: variable("RelayURLs")},
+		Batches: c.Batches, AckWait: c.AckWait, OutcomesMaxAge: c.OutcomesMaxAge, RetryDelays: c.RetryDelays, RetryFor: c.RetryFor,
+		InDoubt: c.InDoubt, DrainTimeout: c.DrainTimeout, HTTP: c.HTTP, HTTPTokenFile: c.HTTPTokenFile, Log: log,
+	}
+	switch _, asked := os.LookupEnv(httpVariable); {
+	case c.HTTP == "":
+		o.HTTP = runner.HTTPOff
+	case !asked:
+		o.HTTP = "" // the next free port will do
+	}
+	return o
 }
 
 // unreadable says of a value that envconfig could not read what would do.

@@ -12,6 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"bulkmail/worker"
+	"bulkmail/worker/runner"
 )
 
 // setEnvironment makes the BULKMAIL_ variables those of env and no others. It
@@ -42,7 +43,7 @@ func TestWithoutAnEnvironmentTheDefaultsAreThoseOfTheDesign(t *testing.T) {
 		Prefix: "bulkmail", Replicas: 1, DataDir: "./bulkmail-data", Listen: "127.0.0.1:4222", Sync: "always",
 		Batches: 8, AckWait: 30 * time.Second, OutcomesMaxAge: 30 * 24 * time.Hour,
 		RetryDelays: []time.Duration{time.Minute, 5 * time.Minute, 15 * time.Minute, time.Hour, 4 * time.Hour},
-		RetryFor:    72 * time.Hour, InDoubt: string(worker.Resend), DrainTimeout: 30 * time.Second,
+		RetryFor:    72 * time.Hour, InDoubt: worker.Resend, DrainTimeout: 30 * time.Second,
 		HTTP: "127.0.0.1:8080", LogLevel: slog.LevelInfo, LogFormat: "auto",
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
@@ -50,6 +51,70 @@ func TestWithoutAnEnvironmentTheDefaultsAreThoseOfTheDesign(t *testing.T) {
 	}
 	if names.BatchesStream() != "BULKMAIL_BATCHES" {
 		t.Errorf("batches are in %s", names.BatchesStream())
+	}
+}
+
+func TestTheDefaultsOfTheEnvironmentAreThoseOfTheLibrary(t *testing.T) {
+	setEnvironment(t, nil)
+	c, _, err := loadConfig()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defaults := runner.Options{HTTP: runner.DefaultHTTP}.WithDefaults()
+	environment, library := reflect.ValueOf(c), reflect.ValueOf(defaults)
+	for field := range environment.Type().Fields() {
+		theirs := library.FieldByName(field.Name)
+		if !theirs.IsValid() {
+			if !strings.HasPrefix(field.Name, "Log") {
+				t.Errorf("the library has no %s", field.Name)
+			}
+			continue
+		}
+		if diff := cmp.Diff(theirs.Interface(), environment.FieldByIndex(field.Index).Interface()); diff != "" {
+			t.Errorf("%s: in the library -, in the environment +:\n%s", field.Name, diff)
+		}
+	}
+	if o := c.options(nil); o.HTTP != "" {
+		t.Errorf("%s is asked for, and not the next free port", o.HTTP)
+	}
+}
+
+func TestEachVariableReachesTheWorker(t *testing.T) {
+	c := config{LogFormat: "json"}
+	fields := reflect.ValueOf(&c).Elem()
+	for i := range fields.NumField() {
+		switch field := fields.Field(i); {
+		case field.Kind() == reflect.String:
+			field.SetString(fields.Type().Field(i).Name)
+		case field.CanInt():
+			field.SetInt(int64(i + 1))
+		default:
+			field.Set(reflect.ValueOf([]time.Duration{time.Duration(i + 1)}))
+		}
+	}
+	t.Setenv(httpVariable, c.HTTP)
+	library := reflect.ValueOf(c.options(slog.New(slog.DiscardHandler)))
+	for field := range fields.Type().Fields() {
+		if strings.HasPrefix(field.Name, "Log") {
+			continue
+		}
+		if diff := cmp.Diff(fields.FieldByIndex(field.Index).Interface(), library.FieldByName(field.Name).Interface()); diff != "" {
+			t.Errorf("%s: %s", field.Name, diff)
+		}
+	}
+	c.HTTP = ""
+	if o := c.options(nil); o.HTTP != runner.HTTPOff {
+		t.Errorf("set and empty, HTTP is %q", o.HTTP)
+	}
+}
+
+func TestAVariableThatIsSetToNothingIsNotItsDefault(t *testing.T) {
+	setEnvironment(t, map[string]string{"BULKMAIL_DATA_DIR": "", "BULKMAIL_SYNC": "", "BULKMAIL_REPLICAS": "0", "BULKMAIL_RETRY_DELAYS": "", "BULKMAIL_HTTP": ""})
+	_, _, err := loadConfig()
+	want := "BULKMAIL_REPLICAS: must be more than 0\nBULKMAIL_DATA_DIR: is empty; leave it unset for ./bulkmail-data\n" +
+		"BULKMAIL_SYNC: is empty; leave it unset for always\nBULKMAIL_RETRY_DELAYS: is empty; leave it unset for 1m,5m,15m,1h,4h"
+	if err == nil || err.Error() != want {
+		t.Errorf("%v\nwant\n%s", err, want)
 	}
 }
 
@@ -72,7 +137,7 @@ func TestEachVariableIsRead(t *testing.T) {
 	}
 	want := config{
 		NATSURL: "nats://broker:4222", NATSCreds: creds, NATSTLSCA: cert, NATSTLSCert: cert, NATSTLSKey: key, NATSInbox: "_INBOX_mine",
-		Prefix: "Mine-2", Replicas: 3, DataDir: "/data", Listen: ":4333", Sync: "interval", Relays: "smtp://a", RelaysFile: "r.yaml",
+		Prefix: "Mine-2", Replicas: 3, DataDir: "/data", Listen: ":4333", Sync: "interval", RelayURLs: "smtp://a", RelaysFile: "r.yaml",
 		Batches: 16, AckWait: time.Minute, OutcomesMaxAge: 2 * time.Hour, RetryDelays: []time.Duration{time.Second, 2 * time.Second},
 		RetryFor: 3 * time.Hour, InDoubt: "resend", DrainTimeout: 4 * time.Second,
 		HTTP: ":8081", HTTPTokenFile: token, LogLevel: slog.LevelDebug, LogFormat: "json",
@@ -84,7 +149,7 @@ func TestEachVariableIsRead(t *testing.T) {
 		t.Errorf("batches are in %s, on %s", names.BatchesStream(), names.Batches("c"))
 	}
 	for field := range reflect.TypeFor[config]().Fields() {
-		if reflect.ValueOf(got).FieldByIndex(field.Index).IsZero() && field.Name != "LogLevel" {
+		if reflect.ValueOf(got).FieldByIndex(field.Index).IsZero() && field.Name != "LogLevel" && field.Name != "NATSNkey" { // instead of credentials
 			t.Errorf("%s is not part of this test", field.Name)
 		}
 	}

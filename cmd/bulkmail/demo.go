@@ -10,18 +10,15 @@ import (
 	"sync"
 	"time"
 
-	"github.com/nats-io/nats.go"
 	"github.com/spf13/cobra"
 
 	"bulkmail/envelope"
-	"bulkmail/relay"
-	relayconfig "bulkmail/relay/config"
 	"bulkmail/relay/sink"
 	"bulkmail/subjects"
 	"bulkmail/subjects/broker"
 	"bulkmail/testdata"
-	"bulkmail/worker"
 	"bulkmail/worker/journal"
+	"bulkmail/worker/runner"
 )
 
 // demoTimeout bounds the whole demo.
@@ -126,17 +123,13 @@ func runDemo(ctx context.Context, s *streams, verbose bool) (err error) {
 		urls = append(urls, fmt.Sprintf("smtp://%s?name=%s&tls=none&domain=demo.test&%s", r.server.Addr(), r.name, r.limits))
 		fmt.Fprintf(s.out, "relay    %-6s smtp://%s  %s\n", r.name, r.server.Addr(), r.manners)
 	}
-	configs, err := relayconfig.Load(strings.Join(urls, " "), "", relayconfig.Options{})
+	o := runner.Options{NATSURL: b.URL(), RelayURLs: strings.Join(urls, " "), Batches: 4, OutcomesMaxAge: time.Hour,
+		RetryDelays: []time.Duration{2 * time.Second}, RetryFor: time.Hour, DrainTimeout: 5 * time.Second, HTTP: runner.HTTPOff, Log: log}
+	stop, err := demoWorkers(ctx, o)
 	if err != nil {
 		return err
 	}
-
-	c := config{NATSURL: b.URL(), Replicas: 1, Batches: 4, AckWait: 30 * time.Second, OutcomesMaxAge: time.Hour,
-		RetryDelays: []time.Duration{2 * time.Second}, RetryFor: time.Hour, InDoubt: string(worker.Resend), DrainTimeout: 5 * time.Second}
-	stop, err := c.demoWorkers(ctx, configs, log)
-	if err != nil {
-		return err
-	}
+	c := config{NATSURL: b.URL(), OutcomesMaxAge: time.Hour}
 	fmt.Fprintf(s.out, "workers  2, each with sessions of its own; caps hold for both together\n\n")
 	p, err := demoPublication(ctx, s, c, log)
 	if err == nil {
@@ -155,34 +148,36 @@ func runDemo(ctx context.Context, s *streams, verbose bool) (err error) {
 }
 
 // demoWorkers starts two workers. The small relay's cap holds for both together.
-func (c config) demoWorkers(ctx context.Context, configs []relay.Config, log *slog.Logger) (stop func() error, err error) {
+func demoWorkers(ctx context.Context, o runner.Options) (stop func() error, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	var running sync.WaitGroup
 	errs := make([]error, 2)
-	for i := range errs {
-		name := fmt.Sprintf("worker-%d", i+1)
-		nc, err := nats.Connect(c.NATSURL, c.natsOptions(name, log)...)
-		if err != nil {
-			cancel()
-			running.Wait()
-			return nil, unreachable(c.NATSURL, err)
-		}
-		w, err := c.newOutfit(nc, subjects.Names{}, configs, name, nil, log)
-		if err != nil {
-			cancel()
-			running.Wait()
-			return nil, err
-		}
-		running.Go(func() {
-			defer nc.Close()
-			errs[i] = w.run(ctx)
-		})
-	}
-	return func() error {
+	stop = func() error {
 		cancel()
 		running.Wait()
 		return errors.Join(errs...)
-	}, nil
+	}
+	for i := range errs {
+		o.Name = fmt.Sprintf("worker-%d", i+1)
+		r, err := runner.New(o)
+		if err != nil {
+			return nil, errors.Join(err, stop())
+		}
+		ended := make(chan struct{})
+		running.Go(func() {
+			defer close(ended)
+			errs[i] = r.Run(ctx)
+		})
+		select {
+		case <-r.Started():
+		case <-ended:
+			if err = stop(); err == nil {
+				err = errors.New("the demo ended before it began")
+			}
+			return nil, err
+		}
+	}
+	return stop, nil
 }
 
 func demoPublication(ctx context.Context, s *streams, c config, log *slog.Logger) (*publication, error) {

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"bulkmail/worker/runner"
 )
 
 // healthTimeout is longer than a worker waits for its broker before it says
@@ -95,7 +97,7 @@ func (c config) askWorker(ctx context.Context, path string) (status int, body st
 		return 0, "", fmt.Errorf("no worker answers at %s: %w: is it running, and is %s what its log says (http listening)?", c.HTTP, err, httpVariable)
 	}
 	defer response.Body.Close()
-	if response.Header.Get("Server") != serverName {
+	if response.Header.Get("Server") != runner.ServerName {
 		return 0, "", fmt.Errorf("what answers at %s is no worker: set %s to the address in the worker's log (http listening)", c.HTTP, httpVariable)
 	}
 	text, err := io.ReadAll(io.LimitReader(response.Body, 4<<10))

@@ -4,9 +4,9 @@
 // One file a command or group of commands: worker.go, publish.go, status.go,
 // outcomes.go, campaigns.go (pause, resume, cancel), dead.go, relays.go, sink.go,
 // demo.go, bench.go, health.go, man.go, version.go, provision.go, certs.go,
-// feedback.go. What they share: completion.go, campaign.go (what was published), config.go (the
-// environment), logging.go, connect.go (the broker), http.go (what a worker
-// serves), table.go.
+// feedback.go. What they share: completion.go, campaign.go (what was published),
+// config.go (the environment), logging.go, connect.go (the broker), table.go. What
+// a worker is made of is in package worker/runner.
 package main
 
 import (

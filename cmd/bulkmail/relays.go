@@ -83,7 +83,7 @@ still counts, and so do the messages of the last period of max_rate.`,
 // both.
 func loadAll() (config, subjects.Names, []relay.Config, error) {
 	c, names, err := loadConfig()
-	relays, relaysErr := relayconfig.Load(c.Relays, c.RelaysFile, relayconfig.Options{})
+	relays, relaysErr := relayconfig.Load(c.RelayURLs, c.RelaysFile, relayconfig.Options{})
 	if err := errors.Join(err, relaysErr); err != nil {
 		return c, names, nil, &usageError{err}
 	}

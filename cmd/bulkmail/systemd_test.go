@@ -106,7 +106,7 @@ func TestTheExamplesOfTheServiceAreAConfiguration(t *testing.T) {
 		t.Error("a password stands in a file that everybody can read")
 	}
 	stop, err := time.ParseDuration(h.unit["TimeoutStopSec"][0])
-	if err != nil || stop < c.DrainTimeout+giveBackWithin+5*time.Second {
+	if err != nil || stop < c.options(nil).StopsWithin()+5*time.Second {
 		t.Errorf("TimeoutStopSec=%s cuts a drain of %s", stop, c.DrainTimeout)
 	}
 	if want := []string{fmt.Sprint(exitUsage)}; !slices.Equal(h.unit["RestartPreventExitStatus"], want) {

@@ -79,6 +79,7 @@ type Fleet struct {
 	resets map[string]int // by relay, as known last
 	pool   Pool
 	seen   sightings
+	resume func()
 }
 
 // Pool is what a Fleet needs of a [relay.Pool].

@@ -155,7 +155,7 @@ func hire(t testing.TB, url, name string, o relay.Options, relays ...relay.Relay
 	o.Allowance = h.fleet.Allowance
 	h.pool = relay.NewPool(relays, o)
 	h.work.pool = h.pool
-	h.fleet.Serve(h.pool)
+	h.fleet.Serve(h.pool, func() {})
 	return h
 }
 

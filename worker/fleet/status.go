@@ -22,10 +22,12 @@ const (
 )
 
 // Serve says every few seconds, and when something changes, what pool knows of
-// its relays, and resets their counters when somebody asks for that.
-func (f *Fleet) Serve(pool Pool) {
+// its relays, and resets their counters when somebody asks for that. Resume is
+// called after a reset: it is [bulkmail/worker.Worker.Resume], since a worker may
+// wait because no relay could take anything.
+func (f *Fleet) Serve(pool Pool, resume func()) {
 	f.mu.Lock()
-	f.pool = pool
+	f.pool, f.resume = pool, resume
 	f.mu.Unlock()
 	f.wg.Go(func() {
 		select {
@@ -114,9 +116,10 @@ func (f *Fleet) noteLedger(name string, e jetstream.KeyValueEntry) {
 	f.seen.ledgers[name] = l
 	before, known := f.resets[name]
 	f.resets[name] = l.Resets
-	pool := f.pool
+	pool, resume := f.pool, f.resume
 	f.mu.Unlock()
 	if (known || e.Created().After(f.began)) && l.Resets > before && pool != nil && pool.Reset(name) {
+		resume()
 		f.o.Log.Info("counters of relay are reset", "relay", name)
 	}
 }
