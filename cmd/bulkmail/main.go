@@ -21,6 +21,9 @@ import (
 	_ "time/tzdata" // containers have no zones, and hours are said in them
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	relayconfig "bulkmail/relay/config"
 )
 
 // Exit codes.
@@ -102,7 +105,7 @@ recipient. What is deferred is tried again.`,
 		Version:       thisBuild().String(), // --version
 		SilenceErrors: true,
 		SilenceUsage:  true,
-		Args:          cobra.NoArgs,
+		Args:          noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return cmd.Help()
 		},
@@ -111,7 +114,7 @@ recipient. What is deferred is tried again.`,
 		newDead(s), newRelays(s), newSink(s), newHealth(s), newBench(s), newMan(s), newVersion(s), newProvision(s), newCerts(s), newFeedback(s))
 	root.SetVersionTemplate("{{.Version}}\n")
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
-		return usage(cmd, err)
+		return usage(cmd, meant(cmd, err))
 	})
 	addCobras(root)
 	markUsage(root)
@@ -143,6 +146,34 @@ func addCobras(root *cobra.Command) {
 			}
 		}
 	}
+}
+
+// noArguments is for commands that have others beneath them: an argument is a
+// command that is not there.
+func noArguments(cmd *cobra.Command, args []string) error {
+	err := cobra.NoArgs(cmd, args)
+	if err == nil {
+		return nil
+	}
+	var names []string
+	for _, sub := range cmd.Commands() {
+		if !sub.Hidden {
+			names = append(names, sub.Name())
+		}
+	}
+	return fmt.Errorf("%w%s", err, relayconfig.DidYouMean(args[0], names))
+}
+
+// meant adds to an error about a flag that is not there the one that may be
+// meant.
+func meant(cmd *cobra.Command, err error) error {
+	unknown, ok := errors.AsType[*pflag.NotExistError](err)
+	if !ok {
+		return err
+	}
+	var names []string
+	cmd.Flags().VisitAll(func(f *pflag.Flag) { names = append(names, "--"+f.Name) })
+	return fmt.Errorf("%w%s", err, relayconfig.DidYouMean("--"+unknown.GetSpecifiedName(), names))
 }
 
 // usage makes err a usage error that says where to read on.

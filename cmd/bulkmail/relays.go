@@ -31,7 +31,7 @@ Keys of a relay, in a URL, in YAML or in a Mail::Bulkmail server file:
 ` + relayKeys(),
 		Example: `  bulkmail relays list
   bulkmail relays check`,
-		Args: cobra.NoArgs,
+		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return cmd.Help()
 		},

@@ -319,7 +319,7 @@ func (l *loader) assign(f *serverFile, pkg string, s setting, list bool) {
 	}
 	s.key = seedKey(s.label)
 	if s.key == nil {
-		l.problems.add(s.at, s.label, "unknown attribute"+didYouMean(s.label, seedNames()))
+		l.problems.add(s.at, s.label, "unknown attribute"+DidYouMean(s.label, seedNames()))
 		return
 	}
 	if s.key.Name == "kind" {

@@ -13,12 +13,12 @@ func unknownKey(name string) string {
 	for i := range table {
 		names[i] = table[i].Name
 	}
-	return "unknown key" + didYouMean(name, names)
+	return "unknown key" + DidYouMean(name, names)
 }
 
-// didYouMean names the candidate that is nearest to what was written, if one
-// is near.
-func didYouMean(written string, candidates []string) string {
+// DidYouMean is " (did you mean X?)", X being the candidate that is nearest to
+// what was written; empty if none is near.
+func DidYouMean(written string, candidates []string) string {
 	const longest = 64 // nobody mistypes more, and distance is quadratic
 	if len(written) > longest {
 		return ""

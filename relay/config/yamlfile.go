@@ -40,7 +40,7 @@ func (l *loader) readYAML(name string, data []byte) []*draft {
 		case "relays":
 			relays = e.value
 		default:
-			reason := "unknown key" + didYouMean(e.key, []string{"defaults", "relays"})
+			reason := "unknown key" + DidYouMean(e.key, []string{"defaults", "relays"})
 			if keyNamed(e.key) != nil {
 				reason = "belongs under defaults: or under one of relays:"
 			}
