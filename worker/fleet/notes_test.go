@@ -93,7 +93,7 @@ func TestWorkersWhoseCapsDifferAndRelaysThatWereRenamedAreSaidOnce(t *testing.T)
 	var heard log
 	f := New(brokertest.Connect(t, url), subjects.Names{}.RelayBucket(), Options{Worker: "w1", Log: slog.New(slog.NewTextHandler(&heard, nil))})
 	pool := relay.NewPool([]relay.Relay{named("r", 50)}, relay.Options{Allowance: f.Allowance})
-	f.Serve(pool)
+	f.Serve(pool, func() {})
 	watched := &hired{fleet: f, pool: pool}
 	until(t, "the former name is told", func() bool { return heard.count("under the name former") == 1 })
 
