@@ -211,7 +211,7 @@ func (d *delivery) plan(now time.Time, cancelled bool) (envelope.Plan, rest) {
 	}
 	// By mailbox: the batch may have been published again in other spellings.
 	known := make(map[string]string, len(d.state.Results)+len(d.state.Announced))
-	for _, results := range []map[string]journal.Result{d.state.Announced, d.state.Results} {
+	for _, results := range []map[string]*subjects.Result{d.state.Announced, d.state.Results} {
 		for published := range results {
 			mailbox := published
 			if a, err := envelope.ParseAddress(published); err == nil {
@@ -227,15 +227,18 @@ func (d *delivery) plan(now time.Time, cancelled bool) (envelope.Plan, rest) {
 			return false
 		}
 		last, ok := d.state.Results[published]
-		if ok && last.Status.Final() {
+		if last.Final() {
 			return true
 		}
 		if announced, doubt := d.state.Announced[published]; doubt && d.o.InDoubt == Skip {
 			r.doubtful[published] = reply{announced.Relay, doubtCode, doubtEnhanced, "the worker was lost between the end of the data and the reply"}
 			return true
 		}
+		if !ok {
+			return false
+		}
 		due := d.o.RetryDelays.Due(last.Attempt, last.Time)
-		if !ok || !cancelled && (late || !now.Before(due)) {
+		if !cancelled && (late || !now.Before(due)) {
 			return false
 		}
 		if len(r.deferred) == 0 || due.Before(r.due) {

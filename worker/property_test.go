@@ -160,7 +160,7 @@ func (m *model) claim(to int) {
 		known := s.Results[r]
 		_, announced := s.Announced[r]
 		switch {
-		case known.Status.Final():
+		case known.Final():
 		case announced && m.inDoubt == worker.Skip:
 			doubtful = append(doubtful, r)
 		default:

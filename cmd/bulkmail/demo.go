@@ -17,7 +17,6 @@ import (
 	"bulkmail/subjects"
 	"bulkmail/subjects/broker"
 	"bulkmail/testdata"
-	"bulkmail/worker/journal"
 	"bulkmail/worker/runner"
 )
 
@@ -194,12 +193,12 @@ func demoPublication(ctx context.Context, s *streams, c config, log *slog.Logger
 // account compares the list, the journals and the relays' own counts, and
 // prints the closing tables.
 func (p *publication) account(ctx context.Context, s *streams, relays []*demoRelay) error {
-	states := make(map[string]*journal.State)
+	states := make(map[string]*subjects.State)
 	err := p.readJournals(ctx, p.campaign, func(id string, e subjects.Entry) {
 		if states[id] == nil {
-			states[id] = new(journal.State)
+			states[id] = new(subjects.State)
 		}
-		states[id].Fold(e)
+		states[id].Fold(e, nil)
 	})
 	if err != nil {
 		return err

@@ -13,7 +13,6 @@ import (
 
 	"bulkmail/relay/sink"
 	"bulkmail/subjects"
-	"bulkmail/worker/journal"
 )
 
 // tally counts what arrives, by recipient.
@@ -104,12 +103,12 @@ func TestTwoWorkerProcessesShareTheBatchesAndSendToEverybodyOnce(t *testing.T) {
 	}
 
 	arrived.once(t, list)
-	states := make(map[string]*journal.State)
+	states := make(map[string]*subjects.State)
 	err = c.readJournals(t.Context(), "news", func(batch string, e subjects.Entry) {
 		if states[batch] == nil {
-			states[batch] = new(journal.State)
+			states[batch] = new(subjects.State)
 		}
-		states[batch].Fold(e)
+		states[batch].Fold(e, nil)
 		if _, ours := workers[e.Worker]; !ours {
 			t.Errorf("%s is neither of the workers %v", e.Worker, workers)
 		}

@@ -18,7 +18,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"bulkmail/subjects"
-	"bulkmail/worker/journal"
 )
 
 func newOutcomes(s *streams) *cobra.Command {
@@ -74,23 +73,16 @@ func runOutcomes(ctx context.Context, s *streams, campaign string, status subjec
 	write := newOutcomeWriter(buffered, format)
 	// A batch that is done changes no more: its recipients are printed and
 	// forgotten, so that memory follows the batches under way.
-	open := make(map[string]*journal.State)
+	open := make(subjects.Journals)
 	begun := false
-	printBatch := func(id string, state *journal.State) {
-		delete(open, id)
+	printBatch := func(id string, state *subjects.State) {
 		if err == nil {
 			err = printState(write, campaign, id, state, status)
 		}
 	}
 	readErr := c.readJournals(ctx, campaign, func(id string, e subjects.Entry) {
 		begun = true
-		state := open[id]
-		if state == nil {
-			state = new(journal.State)
-			open[id] = state
-		}
-		state.Fold(e)
-		if state.Done {
+		if state := open.Fold(id, e, nil); state.Done {
 			printBatch(id, state)
 		}
 	})
@@ -124,7 +116,7 @@ func runOutcomes(ctx context.Context, s *streams, campaign string, status subjec
 
 // printState prints the recipients of one batch, sorted, so that the same
 // journal prints the same.
-func printState(write *outcomeWriter, campaign, id string, state *journal.State, status subjects.Status) error {
+func printState(write *outcomeWriter, campaign, id string, state *subjects.State, status subjects.Status) error {
 	for _, recipient := range sortedKeys(state.Results) {
 		r := state.Results[recipient]
 		if status != "" && r.Status != status {

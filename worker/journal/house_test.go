@@ -212,3 +212,7 @@ func (w *wire) cut(stay bool) {
 	}
 	w.conns = nil
 }
+
+func is(status subjects.Status, recipients ...string) subjects.Results {
+	return subjects.Results{Status: status, Recipients: recipients}
+}

@@ -160,7 +160,7 @@ func (j *Journal) Read(ctx context.Context, campaign, batch string) (*State, err
 		}
 		e.Time = m.Time // the clocks of workers differ; the broker's is the same for all
 		s.last = m.Sequence
-		s.Fold(e)
+		s.Fold(e, nil)
 		if e.Event == subjects.Claimed {
 			s.holder = parseDelivery(m.Header.Get(headerDelivery))
 		}

@@ -266,20 +266,19 @@ func TestResultsThatDifferAreKeptApart(t *testing.T) {
 		{Status: subjects.Deferred, Relay: "r", Code: 451, Enhanced: "4.2.1", Text: "x"},
 		{Status: subjects.Deferred, Relay: "r", Code: 451, Enhanced: "4.2.0", Text: "y"},
 	}
-	want := make(map[string]journal.Result)
+	want := make(map[string]*subjects.Result)
 	for round := range 3 {
 		for i, r := range all {
 			name := fmt.Sprintf("%d-%d", round, i)
 			r.Recipients = []string{name}
 			h.Record(r)
-			want[name] = journal.Result{Status: r.Status, Relay: r.Relay, Code: r.Code, Enhanced: r.Enhanced, Text: r.Text, Attempt: 1}
+			want[name] = &subjects.Result{Status: r.Status, Relay: r.Relay, Code: r.Code, Enhanced: r.Enhanced, Text: r.Text, Attempt: 1}
 		}
 	}
 	closeHold(t, h, false)
 	got := read(t, j, "1").Results
-	for name, r := range got {
+	for _, r := range got {
 		r.Time = time.Time{}
-		got[name] = r
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)

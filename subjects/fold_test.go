@@ -1,4 +1,4 @@
-package journal_test
+package subjects_test
 
 import (
 	"testing"
@@ -8,7 +8,6 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"bulkmail/subjects"
-	"bulkmail/worker/journal"
 )
 
 var start = time.Date(2026, 11, 23, 22, 0, 0, 0, time.UTC)
@@ -23,7 +22,7 @@ func is(status subjects.Status, recipients ...string) subjects.Results {
 
 func TestWhatAJournalSays(t *testing.T) {
 	t.Parallel()
-	statuses := func(s map[string]journal.Result) map[string]subjects.Status {
+	statuses := func(s map[string]*subjects.Result) map[string]subjects.Status {
 		got := make(map[string]subjects.Status)
 		for recipient, r := range s {
 			got[recipient] = r.Status
@@ -78,9 +77,9 @@ func TestWhatAJournalSays(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			var s journal.State
+			var s subjects.State
 			for _, e := range c.entries {
-				s.Fold(e)
+				s.Fold(e, nil)
 			}
 			got := known{s.Attempts, statuses(s.Results), statuses(s.Announced), s.Done}
 			if diff := cmp.Diff(c.want, got, cmpopts.EquateEmpty()); diff != "" {
@@ -95,12 +94,55 @@ func TestWhatAJournalSays(t *testing.T) {
 
 func TestAResultKeepsWhatWasSaidAndWhen(t *testing.T) {
 	t.Parallel()
-	var s journal.State
+	var s subjects.State
 	s.Fold(entry(3, 2, subjects.Recorded, subjects.Results{
 		Status: subjects.Deferred, Relay: "r", Code: 451, Enhanced: "4.2.0", Text: "later", Recipients: []string{"a"},
-	}))
-	want := journal.Result{Status: subjects.Deferred, Relay: "r", Code: 451, Enhanced: "4.2.0", Text: "later", Attempt: 2, Time: start.Add(3 * time.Minute)}
+	}), nil)
+	want := &subjects.Result{Status: subjects.Deferred, Relay: "r", Code: 451, Enhanced: "4.2.0", Text: "later", Attempt: 2, Time: start.Add(3 * time.Minute)}
 	if diff := cmp.Diff(want, s.Results["a"]); diff != "" {
 		t.Error(diff)
+	}
+}
+
+func TestWhoAddsUpIsToldOfEachChangeOnce(t *testing.T) {
+	t.Parallel()
+	var s subjects.State
+	var got []string
+	for _, e := range []subjects.Entry{
+		entry(0, 1, subjects.Claimed),
+		entry(0, 1, subjects.Sending, is(subjects.InDoubt, "a", "b", "c")),
+		entry(0, 1, subjects.Recorded, is(subjects.Accepted, "a"), is(subjects.Deferred, "b", "c")),
+		entry(1, 2, subjects.Claimed),
+		entry(1, 2, subjects.Recorded, is(subjects.Rejected, "a"), is(subjects.Deferred, "b"), is(subjects.Expired, "c")),
+		entry(2, 2, subjects.Done, is(subjects.Deferred, "c"), is(subjects.Accepted, "b")),
+	} {
+		s.Fold(e, func(recipient string, before, after *subjects.Result) {
+			was := "-"
+			if before != nil {
+				was = string(before.Status)
+			}
+			got = append(got, recipient+" "+was+" "+string(after.Status))
+		})
+	}
+	want := []string{"a - accepted", "b - deferred", "c - deferred", "b deferred deferred", "c deferred expired", "b deferred accepted"}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestJournalsForgetABatchThatIsDone(t *testing.T) {
+	t.Parallel()
+	j := make(subjects.Journals)
+	if s := j.Fold("1", entry(0, 1, subjects.Recorded, is(subjects.Deferred, "a")), nil); s.Done || s.Attempts != 1 {
+		t.Errorf("got %+v", s)
+	}
+	j.Fold("2", entry(0, 1, subjects.Recorded, is(subjects.Accepted, "b")), nil)
+	j.Fold("1", entry(1, 2, subjects.Claimed), nil)
+	s := j.Fold("1", entry(1, 2, subjects.Done, is(subjects.Accepted, "a")), nil)
+	if !s.Done || s.Attempts != 2 || s.Results["a"].Status != subjects.Accepted {
+		t.Errorf("got %+v", s)
+	}
+	if len(j) != 1 || j["2"] == nil {
+		t.Errorf("kept %v", j)
 	}
 }
