@@ -23,4 +23,15 @@ type Campaign struct {
 	Batches    int           `json:"batches"`           // published so far
 	Recipients int           `json:"recipients"`
 	Complete   bool          `json:"complete"` // the whole list was published
+
+	// Changes are the last changes of State, the newest last.
+	Changes []CampaignChange `json:"changes,omitempty"`
+}
+
+// CampaignChange is one change of a campaign's state.
+type CampaignChange struct {
+	Time  time.Time     `json:"time"`
+	State CampaignState `json:"state"`         // from then on
+	By    string        `json:"by,omitempty"`  // who changed it, if that is known
+	Why   string        `json:"why,omitempty"` // one line for people
 }

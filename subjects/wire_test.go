@@ -64,6 +64,15 @@ func TestWireFormatsAreAsPublished(t *testing.T) {
 				LastErrorMBS: "MBS013", LastErrorTime: at,
 			},
 		}}},
+		{"campaign-paused-with-reasons.json", subjects.Campaign{
+			State: subjects.CampaignPaused, Created: at, From: "news@example.com", Message: "november-c0ffee",
+			Batches: 2, Recipients: 2000, Complete: true,
+			Changes: []subjects.CampaignChange{
+				{Time: at, State: subjects.CampaignPaused, By: "ann@office", Why: "wrong subject"},
+				{Time: at.Add(time.Minute), State: subjects.CampaignRunning, By: "bob@office"},
+				{Time: at.Add(time.Hour), State: subjects.CampaignPaused},
+			},
+		}},
 		{"campaign-cancelled.json", subjects.Campaign{State: subjects.CampaignCancelled, Created: at, Batches: 1, Recipients: 7}},
 	} {
 		t.Run(c.golden, func(t *testing.T) {

@@ -22,6 +22,7 @@ import (
 	"bulkmail/relay"
 	"bulkmail/relay/smtp"
 	"bulkmail/subjects"
+	"bulkmail/subjects/campaign"
 	"bulkmail/worker/runner"
 )
 
@@ -225,29 +226,28 @@ func (h *benchRun) latency(ctx context.Context, queue jetstream.Stream, ended <-
 	return nil
 }
 
-// account reads in the journals whether everybody was accepted: else the
-// figures are not of what was asked for.
+// account looks whether everybody was accepted: else the figures are not of what
+// was asked for.
 func (h *benchRun) account(ctx context.Context) error {
+	campaigns := campaign.New(h.js, h.names, campaign.Options{})
 	want := h.recipients + benchSamples
-	by := make(map[subjects.Status]int)
-	why := ""
-	err := h.readJournals(ctx, benchCampaign, func(_ string, e subjects.Entry) {
-		for _, r := range e.Results {
-			if r.Status.Final() {
-				by[r.Status] += len(r.Recipients)
-			}
-			if r.Status != subjects.Accepted && why == "" {
-				why = strings.TrimSpace(fmt.Sprintf("%d %s %s", r.Code, r.Enhanced, r.Text))
-			}
-		}
-	})
+	status, err := campaigns.Status(ctx, benchCampaign)
 	if err != nil {
 		return err
 	}
-	if by[subjects.Accepted] != want || len(by) != 1 {
-		return fmt.Errorf("the relay accepted %s of %s, the first other was given: %s", number(by[subjects.Accepted]), count(want, "recipient", "recipients"), why)
+	if status.Outcomes[subjects.Accepted] == want && status.Final == want {
+		return nil
 	}
-	return nil
+	others := slices.DeleteFunc(subjects.Statuses(), func(s subjects.Status) bool { return s == subjects.Accepted })
+	why := "nothing"
+	for o, err := range campaigns.Outcomes(ctx, benchCampaign, campaign.Filter{Status: others}) {
+		if err != nil {
+			return err
+		}
+		why = strings.TrimSpace(fmt.Sprintf("%d %s %s", o.Code, o.Enhanced, o.Text))
+		break
+	}
+	return fmt.Errorf("the relay accepted %s of %s, the first other was given: %s", number(status.Outcomes[subjects.Accepted]), count(want, "recipient", "recipients"), why)
 }
 
 // A benchMeter counts what a relay has answered.

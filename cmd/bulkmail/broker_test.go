@@ -52,6 +52,14 @@ func (c *client) journal(t *testing.T, campaign, batch string, e subjects.Entry)
 	}
 }
 
+func entry(event subjects.Event, attempt int, results ...subjects.Results) subjects.Entry {
+	return subjects.Entry{Time: time.Now().UTC(), Worker: "w", Attempt: attempt, Event: event, Results: results}
+}
+
+func became(status subjects.Status, relay string, recipients ...string) subjects.Results {
+	return subjects.Results{Status: status, Relay: relay, Recipients: recipients}
+}
+
 func discard() *streams { return &streams{strings.NewReader(""), io.Discard, io.Discard} }
 
 // startBulkmail starts the program itself with nothing in its environment but

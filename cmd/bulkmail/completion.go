@@ -13,6 +13,8 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+
+	"bulkmail/subjects/campaign"
 )
 
 // What the shell offers at the tab key. Whatever goes wrong, it offers nothing,
@@ -76,13 +78,9 @@ func upTo(n int, offers func(ctx context.Context) []string) cobra.CompletionFunc
 func completeCampaign() cobra.CompletionFunc {
 	return upTo(1, func(ctx context.Context) []string {
 		var names []string
-		withQuietClient(func(c *client) {
-			bucket, err := openCampaigns(ctx, c.js, c.names)
-			if err != nil {
-				return
-			}
-			if known, err := c.campaignNames(ctx, bucket); err == nil {
-				names = sortedKeys(known)
+		withQuietClient(func(c *campaign.Client) {
+			if known, err := c.Campaigns(ctx); err == nil {
+				names = slices.Sorted(slices.Values(known))
 			}
 		})
 		return names
@@ -91,9 +89,9 @@ func completeCampaign() cobra.CompletionFunc {
 
 // completeCampaignFlag offers them for a flag, whatever the arguments are.
 func completeCampaignFlag(cmd *cobra.Command, flag string) {
-	campaign := completeCampaign()
+	complete := completeCampaign()
 	completeFlag(cmd, flag, func(cmd *cobra.Command, _ []string, typed string) ([]string, cobra.ShellCompDirective) {
-		return campaign(cmd, nil, typed)
+		return complete(cmd, nil, typed)
 	})
 }
 
@@ -101,12 +99,8 @@ func completeCampaignFlag(cmd *cobra.Command, flag string) {
 func completeDead() cobra.CompletionFunc {
 	return upTo(completeMost, func(ctx context.Context) []string {
 		var numbers []string
-		withQuietClient(func(c *client) {
-			stream, err := c.js.Stream(ctx, c.names.DeadStream())
-			if err != nil {
-				return
-			}
-			for l, err := range (&deadLetters{c, stream}).letters(ctx, "") {
+		withQuietClient(func(c *campaign.Client) {
+			for l, err := range c.DeadLetters(ctx, "") {
 				if err != nil || len(numbers) == completeMost {
 					return
 				}
@@ -133,7 +127,7 @@ func completeRelay() cobra.CompletionFunc {
 }
 
 // withQuietClient connects once, without making anything on the broker.
-func withQuietClient(do func(*client)) {
+func withQuietClient(do func(*campaign.Client)) {
 	c, names, err := loadConfig()
 	if err != nil {
 		return
@@ -148,6 +142,6 @@ func withQuietClient(do func(*client)) {
 	}
 	defer nc.Close()
 	if js, err := jetstream.New(nc); err == nil {
-		do(&client{config: c, nc: nc, js: js, names: names, log: log})
+		do(campaign.New(js, names, campaign.Options{}))
 	}
 }

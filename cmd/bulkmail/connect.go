@@ -5,12 +5,15 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
+	"os/user"
 	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"bulkmail/subjects"
+	"bulkmail/subjects/campaign"
 	"bulkmail/worker/runner"
 )
 
@@ -29,6 +32,27 @@ type client struct {
 	js    jetstream.JetStream
 	names subjects.Names
 	log   *slog.Logger
+}
+
+// campaigns is the client that a command asks.
+func (c *client) campaigns(s *streams) *campaign.Client {
+	return campaign.New(c.js, c.names, campaign.Options{
+		Actor:   actor(),
+		Trouble: func(err error) { fmt.Fprintf(s.err, "bulkmail: %v\n", err) },
+	})
+}
+
+// actor is who runs this process, for the record.
+func actor() string {
+	host, err := os.Hostname()
+	if err != nil {
+		return ""
+	}
+	u, err := user.Current()
+	if err != nil {
+		return "somebody@" + host
+	}
+	return u.Username + "@" + host
 }
 
 // connect connects a command other than worker. The caller closes it.

@@ -1,9 +1,11 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"log/slog"
 	"os"
 	"strings"
@@ -12,10 +14,10 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"bulkmail/envelope"
 	"bulkmail/relay/sink"
 	"bulkmail/subjects"
 	"bulkmail/subjects/broker"
+	"bulkmail/subjects/campaign"
 	"bulkmail/testdata"
 	"bulkmail/worker/runner"
 )
@@ -130,20 +132,34 @@ func runDemo(ctx context.Context, s *streams, verbose bool) (err error) {
 	}
 	c := config{NATSURL: b.URL(), OutcomesMaxAge: time.Hour}
 	fmt.Fprintf(s.out, "workers  2, each with sessions of its own; caps hold for both together\n\n")
-	p, err := demoPublication(ctx, s, c, log)
-	if err == nil {
-		defer p.nc.Close()
-		if err = p.publish(ctx, strings.NewReader(testdata.Recipients)); err == nil {
-			if err = p.follow(ctx); ctx.Err() != nil {
-				err = fmt.Errorf("the demo ended before everybody had a final outcome: %w", ctx.Err())
-			}
-		}
+	cl, err := c.connect(ctx, subjects.Names{}, "publish", log)
+	if err != nil {
+		return errors.Join(err, stop())
 	}
+	defer cl.nc.Close()
+	campaigns := cl.campaigns(s)
+	summary, err := demoPublish(ctx, s, campaigns)
 	err = errors.Join(err, stop())
-	if p == nil {
-		return err
+	return errors.Join(err, accountForAll(context.WithoutCancel(ctx), s, campaigns, summary, relays))
+}
+
+// demoPublish publishes the shipped list and waits for everybody.
+func demoPublish(ctx context.Context, s *streams, campaigns *campaign.Client) (*campaign.Summary, error) {
+	_, err := publish(ctx, s, campaigns, campaign.Publication{
+		Campaign: demoCampaign, From: "news@example.com", Message: testdata.Plain, List: of("the shipped list", demoList()), BatchSize: 100,
+	})
+	if err != nil {
+		return new(campaign.Summary), err
 	}
-	return errors.Join(err, p.account(context.WithoutCancel(ctx), s, relays))
+	summary, err := follow(ctx, s, campaigns, demoCampaign)
+	if ctx.Err() != nil {
+		err = fmt.Errorf("the demo ended before everybody had a final outcome: %w", ctx.Err())
+	}
+	return cmp.Or(summary, new(campaign.Summary)), err
+}
+
+func demoList() iter.Seq2[campaign.Recipient, error] {
+	return campaign.ReadList(strings.NewReader(testdata.Recipients))
 }
 
 // demoWorkers starts two workers. The small relay's cap holds for both together.
@@ -179,46 +195,27 @@ func demoWorkers(ctx context.Context, o runner.Options) (stop func() error, err 
 	return stop, nil
 }
 
-func demoPublication(ctx context.Context, s *streams, c config, log *slog.Logger) (*publication, error) {
-	cl, err := c.connect(ctx, subjects.Names{}, "publish", log)
-	if err != nil {
-		return nil, err
-	}
-	o := &publishOptions{from: "news@example.com", campaign: demoCampaign, batchSize: 100, list: "the shipped list"}
-	p := newPublication(o, s, testdata.Plain)
-	p.client = cl
-	return p, nil
-}
-
-// account compares the list, the journals and the relays' own counts, and
+// accountForAll compares the list, the outcomes and the relays' own counts, and
 // prints the closing tables.
-func (p *publication) account(ctx context.Context, s *streams, relays []*demoRelay) error {
-	states := make(map[string]*subjects.State)
-	err := p.readJournals(ctx, p.campaign, func(id string, e subjects.Entry) {
-		if states[id] == nil {
-			states[id] = new(subjects.State)
-		}
-		states[id].Fold(e, nil)
-	})
-	if err != nil {
-		return err
-	}
+func accountForAll(ctx context.Context, s *streams, campaigns *campaign.Client, summary *campaign.Summary, relays []*demoRelay) error {
 	var problems []error
-	accepted := make(map[string]int) // by relay, from the journals
+	accepted := make(map[string]int) // by relay, from the outcomes
 	byAttempt := make(map[int]int)
 	outcomes := make(map[string][]subjects.Status) // by mailbox
-	for _, state := range states {
-		for recipient, r := range state.Results {
-			outcomes[mailboxOf(recipient)] = append(outcomes[mailboxOf(recipient)], r.Status)
-			if r.Status == subjects.Accepted {
-				accepted[r.Relay]++
-				byAttempt[r.Attempt]++
-			}
+	for o, err := range campaigns.Outcomes(ctx, demoCampaign, campaign.Filter{}) {
+		if err != nil {
+			return err
+		}
+		mailbox := campaign.Recipient{Address: o.Recipient}.Mailbox()
+		outcomes[mailbox] = append(outcomes[mailbox], o.Status)
+		if o.Status == subjects.Accepted {
+			accepted[o.Relay]++
+			byAttempt[o.Attempt]++
 		}
 	}
 	t := newTable("relay", "#accepted", "#deferred", "#rejected", "#cap", "#its own count", "manners")
 	for _, r := range relays {
-		of, counts := p.summary.relay[r.name], r.server.Counts()
+		of, counts := summary.Relays[r.name], r.server.Counts()
 		most := "-"
 		if r.name == "small" {
 			most = number(demoCap)
@@ -236,12 +233,12 @@ func (p *publication) account(ctx context.Context, s *streams, relays []*demoRel
 		return err
 	}
 	total, unaccounted, by := 0, 0, make(map[subjects.Status]int)
-	for recipient, err := range readList(strings.NewReader(testdata.Recipients)) {
+	for recipient, err := range demoList() {
 		if err != nil {
 			return err
 		}
 		total++
-		if err := accountFor(recipient, outcomes[mailboxOf(recipient)], by); err != nil {
+		if err := accountFor(recipient.Address, outcomes[recipient.Mailbox()], by); err != nil {
 			if unaccounted++; unaccounted <= demoNamed {
 				problems = append(problems, err)
 			}
@@ -269,7 +266,7 @@ func (p *publication) account(ctx context.Context, s *streams, relays []*demoRel
 	if len(problems) > 0 {
 		return errors.Join(problems...)
 	}
-	_, err = fmt.Fprintf(s.out, "\nevery one of %s is accounted for\n", count(total, "recipient", "recipients"))
+	_, err := fmt.Fprintf(s.out, "\nevery one of %s is accounted for\n", count(total, "recipient", "recipients"))
 	return err
 }
 
@@ -286,13 +283,4 @@ func accountFor(recipient string, outcomes []subjects.Status, by map[subjects.St
 	}
 	by[outcomes[0]]++
 	return nil
-}
-
-// mailboxOf is the mailbox of an address, or the address itself where it is
-// none.
-func mailboxOf(address string) string {
-	if a, err := envelope.ParseAddress(address); err == nil {
-		return a.Mailbox
-	}
-	return address
 }

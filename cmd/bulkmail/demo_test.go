@@ -9,7 +9,7 @@ import (
 
 	"bulkmail/relay/sink"
 	"bulkmail/subjects"
-	"bulkmail/testdata"
+	"bulkmail/subjects/campaign"
 )
 
 func TestARecipientNeedsExactlyOneFinalOutcome(t *testing.T) {
@@ -44,7 +44,7 @@ func TestARecipientNeedsExactlyOneFinalOutcome(t *testing.T) {
 // one thing.
 func TestTheDemoFailsIfOneRecipientIsUnaccountedFor(t *testing.T) {
 	t.Parallel()
-	all := recipientsOf(t, testdata.Recipients)
+	all := shipped(t)
 	odd := all[1234]
 	for name, tc := range map[string]struct {
 		tamper func(entries map[string]subjects.Entry)
@@ -98,7 +98,7 @@ func TestTheDemoFailsIfOneRecipientIsUnaccountedFor(t *testing.T) {
 
 func TestTheDemoFailsIfARelayHasCountedOtherwise(t *testing.T) {
 	t.Parallel()
-	all := recipientsOf(t, testdata.Recipients)
+	all := shipped(t)
 	relays := demoRelays()
 	for _, r := range relays {
 		var err error
@@ -129,8 +129,18 @@ func account(t *testing.T, entries map[string]subjects.Entry, relays ...*demoRel
 	var printed strings.Builder
 	s := discard()
 	s.out = &printed
-	p := newPublication(&publishOptions{campaign: demoCampaign}, s, testdata.Plain)
-	p.client = c
-	err = p.account(t.Context(), s, relays)
+	err = accountForAll(t.Context(), s, c.campaigns(s), new(campaign.Summary), relays)
 	return printed.String(), err
+}
+
+// shipped are the recipients of the shipped list.
+func shipped(t *testing.T) (all []string) {
+	t.Helper()
+	for r, err := range demoList() {
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, r.Address)
+	}
+	return all
 }

@@ -2,11 +2,12 @@
 // batches on NATS JetStream. See README.md.
 //
 // One file a command or group of commands: worker.go, publish.go, status.go,
-// outcomes.go, campaigns.go (pause, resume, cancel), dead.go, relays.go, sink.go,
+// outcomes.go, pause.go (resume and cancel too), dead.go, relays.go, sink.go,
 // demo.go, bench.go, health.go, man.go, version.go, provision.go, certs.go,
-// feedback.go. What they share: completion.go, campaign.go (what was published),
-// config.go (the environment), logging.go, connect.go (the broker), table.go. What
-// a worker is made of is in package worker/runner.
+// feedback.go. What they share: completion.go, config.go (the environment),
+// logging.go, connect.go (the broker), follow.go (a campaign until its end),
+// progress.go, table.go. What is published and how is in subjects/campaign, what a
+// worker is made of in worker/runner.
 package main
 
 import (

@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/csv"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -14,10 +15,10 @@ import (
 	"strings"
 	"time"
 
-	"github.com/nats-io/nats.go/jetstream"
 	"github.com/spf13/cobra"
 
 	"bulkmail/subjects"
+	"bulkmail/subjects/campaign"
 )
 
 func newOutcomes(s *streams) *cobra.Command {
@@ -62,86 +63,46 @@ func statusNames() string {
 	return strings.Join(names, ", ")
 }
 
-func runOutcomes(ctx context.Context, s *streams, campaign string, status subjects.Status, format string) error {
+func runOutcomes(ctx context.Context, s *streams, name string, status subjects.Status, format string) error {
 	c, err := connect(ctx, s, "outcomes")
 	if err != nil {
 		return err
 	}
 	defer c.nc.Close()
+	campaigns := c.campaigns(s)
 
+	var filter campaign.Filter
+	if status != "" {
+		filter.Status = []subjects.Status{status}
+	}
 	buffered := bufio.NewWriter(s.out)
 	write := newOutcomeWriter(buffered, format)
-	// A batch that is done changes no more: its recipients are printed and
-	// forgotten, so that memory follows the batches under way.
-	open := make(subjects.Journals)
-	begun := false
-	printBatch := func(id string, state *subjects.State) {
-		if err == nil {
-			err = printState(write, campaign, id, state, status)
-		}
-	}
-	readErr := c.readJournals(ctx, campaign, func(id string, e subjects.Entry) {
-		begun = true
-		if state := open.Fold(id, e, nil); state.Done {
-			printBatch(id, state)
-		}
-	})
-	if readErr != nil {
-		return readErr
-	}
-	for _, id := range sortedKeys(open) {
-		printBatch(id, open[id])
-	}
-	if err == nil {
-		err = write.flush()
-	}
-	if err == nil {
-		err = buffered.Flush()
-	}
-	if err != nil {
-		return err
-	}
-	waiting, err := c.waiting(ctx, campaign)
-	if err != nil {
-		return err
-	}
-	switch {
-	case waiting > 0:
-		fmt.Fprintf(s.err, "%s in the queue: not everybody has a final outcome yet\n", count(waiting, "batch", "batches"))
-	case !begun:
-		return fmt.Errorf("campaign %s has no outcomes and no batches in the queue: nothing was published under that name", campaign)
-	}
-	return nil
-}
-
-// printState prints the recipients of one batch, sorted, so that the same
-// journal prints the same.
-func printState(write *outcomeWriter, campaign, id string, state *subjects.State, status subjects.Status) error {
-	for _, recipient := range sortedKeys(state.Results) {
-		r := state.Results[recipient]
-		if status != "" && r.Status != status {
+	for o, err := range campaigns.Outcomes(ctx, name, filter) {
+		if unreadable, ok := errors.AsType[*campaign.EntryError](err); ok {
+			warnUnreadable(s, []*campaign.EntryError{unreadable})
 			continue
 		}
-		if err := write.outcome(outcome{campaign, id, recipient, r.Status, r.Relay, r.Code, r.Enhanced, r.Text, r.Attempt, r.Time}); err != nil {
+		if errors.Is(err, campaign.ErrNoCampaign) {
+			return fmt.Errorf("campaign %s has no outcomes and no batches in the queue: nothing was published under that name", name)
+		}
+		if err != nil {
+			return err
+		}
+		if err := write.outcome(&o); err != nil {
 			return err
 		}
 	}
-	return nil
-}
-
-// outcome is a line of the output. The order of the fields is that of the
-// columns, and a contract.
-type outcome struct {
-	Campaign  string          `json:"campaign"`
-	Batch     string          `json:"batch"`
-	Recipient string          `json:"recipient"`
-	Status    subjects.Status `json:"status"`
-	Relay     string          `json:"relay"`
-	Code      int             `json:"code"`
-	Enhanced  string          `json:"enhanced"`
-	Text      string          `json:"text"`
-	Attempt   int             `json:"attempt"`
-	Time      time.Time       `json:"time"`
+	if err := write.flush(); err != nil {
+		return err
+	}
+	if err := buffered.Flush(); err != nil {
+		return err
+	}
+	waiting, err := campaigns.Waiting(ctx, name)
+	if waiting > 0 {
+		fmt.Fprintf(s.err, "%s in the queue: not everybody has a final outcome yet\n", count(waiting, "batch", "batches"))
+	}
+	return err
 }
 
 // outcomeWriter writes outcomes as CSV or JSON lines.
@@ -170,7 +131,7 @@ func (w *outcomeWriter) flush() error {
 	return w.csv.Error()
 }
 
-func (w *outcomeWriter) outcome(o outcome) error {
+func (w *outcomeWriter) outcome(o *campaign.Outcome) error {
 	if w.json != nil {
 		return w.json.Encode(o)
 	}
@@ -178,21 +139,6 @@ func (w *outcomeWriter) outcome(o outcome) error {
 		o.Campaign, o.Batch, o.Recipient, string(o.Status), o.Relay, strconv.Itoa(o.Code), o.Enhanced, o.Text,
 		strconv.Itoa(o.Attempt), o.Time.Format(time.RFC3339Nano),
 	})
-}
-
-// waiting is the number of a campaign's batches in the queue, those in workers'
-// hands and those that wait for their next attempt included.
-func (c *client) waiting(ctx context.Context, campaign string) (uint64, error) {
-	stream, err := c.js.Stream(ctx, c.names.BatchesStream())
-	if err != nil {
-		return 0, err
-	}
-	subject := c.names.Batches(campaign)
-	info, err := stream.Info(ctx, jetstream.WithSubjectFilter(subject))
-	if err != nil {
-		return 0, err
-	}
-	return info.State.Subjects[subject], nil
 }
 
 func sortedKeys[K cmp.Ordered, V any](m map[K]V) []K {

@@ -75,3 +75,11 @@ func (p *progress) end(n int, note string) {
 	p.bar.Abort(false)
 	p.bars.Wait()
 }
+
+// drop ends the bar where there is nothing to show.
+func (p *progress) drop() {
+	if p.bar != nil {
+		p.bar.Abort(true)
+		p.bars.Wait()
+	}
+}

@@ -2,29 +2,31 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"strings"
 	"testing"
 
-	"github.com/nats-io/nats.go"
-	"github.com/nats-io/nats.go/jetstream"
+	"github.com/google/go-cmp/cmp"
 
-	"bulkmail/envelope"
 	"bulkmail/subjects"
+	"bulkmail/subjects/campaign"
 )
 
-// publishTo makes a publication to a broker, as one run of the command is.
-func publishTo(t *testing.T, c *client, o publishOptions, list io.Reader) (*publication, error) {
+const helloMessage = "Subject: t\n\nhi\n"
+
+// publishNews publishes some recipients as the command does.
+func (c *client) publishNews(t *testing.T, s *streams) campaign.Receipt {
 	t.Helper()
-	o.from, o.campaign = "news@example.com", "news"
-	if o.batchSize == 0 {
-		o.batchSize = 1000
+	receipt, err := publish(t.Context(), s, c.campaigns(s), campaign.Publication{
+		Campaign: "news", From: "news@example.com", Message: helloMessage, List: campaign.ReadList(strings.NewReader(numbered(0, 3))),
+	})
+	if err != nil {
+		t.Fatal(err)
 	}
-	p := newPublication(&o, discard(), "Subject: t\n\nhi\n")
-	p.client = c
-	return p, p.publish(t.Context(), list)
+	return receipt
 }
 
 func numbered(from, to int) string {
@@ -35,179 +37,154 @@ func numbered(from, to int) string {
 	return list.String()
 }
 
-// queued counts how often each recipient is in the queue.
-func (c *client) queued(t *testing.T) *tally {
-	t.Helper()
-	all := newTally()
-	err := c.published(t.Context(), "news", func(_ string, b *envelope.Batch) { all.add(b.Recipients...) }, func(string, subjects.Entry) {})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return all
-}
-
-// broken ends with an error instead of io.EOF.
-type broken struct{ io.Reader }
-
-func (b broken) Read(p []byte) (int, error) {
-	n, err := b.Reader.Read(p)
-	if errors.Is(err, io.EOF) {
-		err = errDisk
-	}
-	return n, err
-}
-
-func TestAPublicationThatBrokeOffGoesOnWhereItStopped(t *testing.T) {
+func TestAPublicationThatFailedSaysWhatToChange(t *testing.T) {
 	t.Parallel()
-	c := connected(t)
-	_, err := publishTo(t, c, publishOptions{batchSize: 500}, broken{strings.NewReader(numbered(0, 8_000))})
-	if !errors.Is(err, errDisk) || !strings.Contains(err.Error(), "run the same command again to go on where it stopped") {
-		t.Errorf("error is %v", err)
+	o := publishOptions{campaign: "news", list: "list.txt"}
+	full := errors.New("maximum messages exceeded")
+	for _, tc := range []struct {
+		batches int
+		err     error
+		want    string
+	}{
+		{0, &campaign.MessageChangedError{Campaign: "news"}, "campaign news was published with another message: choose another --campaign"},
+		{0, &campaign.SenderChangedError{Campaign: "news", Sender: "a@b.c"}, `campaign news was published with the sender "a@b.c": choose another --campaign`},
+		{0, &campaign.CancelledError{Campaign: "news"}, "campaign news was cancelled: choose another --campaign"},
+		{0, campaign.ErrEmptyList, "list.txt: there is no recipient in the list"},
+		{0, &campaign.TooLargeError{Recipients: 2000, Bytes: 3000, Limit: 2048, Fit: 1200}, "a batch of 2,000 recipients has 3,000 bytes, and the broker takes 2,048: use a smaller --batch-size, for example 1200"},
+		{0, &campaign.TooLargeError{Recipients: 2000, Bytes: 3000, Limit: 2048}, "with the message inline a batch has 3,000 bytes, and the broker takes 2,048: leave out --inline, then the message is stored once, or raise the broker's max_payload"},
+		{0, full, "maximum messages exceeded"},
+		{1, full, "maximum messages exceeded; run the same command again to go on where it stopped"},
+	} {
+		if got := o.explain(campaign.Receipt{Batches: tc.batches}, tc.err); got.Error() != tc.want {
+			t.Errorf("%T is told as %v, want %s", tc.err, got, tc.want)
+		}
 	}
-	campaigns, err := openCampaigns(t.Context(), c.js, c.names)
-	if err != nil {
-		t.Fatal(err)
-	}
-	campaign, _, _, err := campaigns.get(t.Context(), "news")
-	if err != nil || campaign.Complete || campaign.Batches == 0 || campaign.Batches*500 != campaign.Recipients {
-		t.Errorf("after the first run: %+v, %v", campaign, err)
-	}
-	before := campaign.Recipients
+}
 
-	second, err := publishTo(t, c, publishOptions{batchSize: 500}, strings.NewReader(numbered(0, 10_000)))
-	if err != nil {
-		t.Fatal(err)
+func TestAListIsNamedInItsErrors(t *testing.T) {
+	t.Parallel()
+	var got []string
+	for r, err := range of("list.txt", campaign.ReadList(strings.NewReader("email\nann@example.net\n\"bob@example.net\n"))) {
+		got = append(got, fmt.Sprint(r.Address, " ", err))
 	}
-	if second.recipients != 10_000-before || second.repeated != before {
-		t.Errorf("the second run published %d and left out %d, after %d", second.recipients, second.repeated, before)
-	}
-	c.queued(t).once(t, strings.Fields(numbered(0, 10_000)))
-	if campaign, _, _, err = campaigns.get(t.Context(), "news"); err != nil || !campaign.Complete || campaign.Recipients != 10_000 {
-		t.Errorf("after the second run: %+v, %v", campaign, err)
+	want := []string{"ann@example.net <nil>", ` list.txt: line 3: extraneous or missing " in quoted-field`}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
 	}
 }
 
 func TestAWaitThatIsInterruptedSaysThatTheWorkersGoOn(t *testing.T) {
 	t.Parallel()
-	p, err := publishTo(t, connected(t), publishOptions{wait: true}, strings.NewReader(numbered(0, 3)))
-	if err != nil {
-		t.Fatal(err)
-	}
+	c, s := connected(t), discard()
+	c.publishNews(t, s)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := p.follow(ctx); err == nil || err.Error() != "no longer waiting; the workers go on, see: bulkmail outcomes news" {
+	if _, err := follow(ctx, s, c.campaigns(s), "news"); err == nil || err.Error() != "no longer waiting; the workers go on, see: bulkmail outcomes news" {
 		t.Errorf("error is %v", err)
+	}
+}
+
+func TestWhoWaitsIsToldWhoIsWithoutAnOutcome(t *testing.T) {
+	t.Parallel()
+	c, s := connected(t), discard()
+	c.putCampaign(t, "news", subjects.Campaign{State: subjects.CampaignRunning, Batches: 1, Recipients: 2001, Complete: true})
+	c.journal(t, "news", "b1", entry(subjects.Done, 1, became(subjects.Accepted, "a", "1@x.test")))
+	_, err := follow(t.Context(), s, c.campaigns(s), "news")
+	if want := "2,000 recipients of campaign news without a final outcome although all batches are done"; err == nil || err.Error() != want {
+		t.Errorf("error is %v, want %s", err, want)
 	}
 }
 
 func TestWhoWaitsIsToldOfDeadLetters(t *testing.T) {
 	t.Parallel()
-	c := connected(t)
-	p, err := publishTo(t, c, publishOptions{wait: true}, strings.NewReader(numbered(0, 3)))
-	if err != nil {
-		t.Fatal(err)
-	}
+	c, s := connected(t), discard()
+	receipt := c.publishNews(t, s)
 	store, err := c.js.ObjectStore(t.Context(), c.names.MessageStore())
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := store.Delete(t.Context(), p.digest); err != nil {
+	if err := store.Delete(t.Context(), campaign.Digest(helloMessage)); err != nil {
 		t.Fatal(err)
 	}
 	worker := startBulkmail(t, []string{"BULKMAIL_NATS_URL=" + c.nc.ConnectedUrl(), "BULKMAIL_RELAYS=dummy:///dev/null?domain=client.test"}, "worker")
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	if err := p.follow(ctx); err != nil {
+	summary, err := follow(ctx, s, c.campaigns(s), "news")
+	if err != nil {
 		t.Fatal(err)
 	}
-	want := `1 batch went to the dead letters, the first because of: message_ref: there is no object "` + p.digest + `" in the object store`
-	if err := p.report(); err == nil || err.Error() != want {
+	o := publishOptions{campaign: "news", wait: true}
+	want := `1 batch went to the dead letters, the first because of: message_ref: there is no object "` + campaign.Digest(helloMessage) + `" in the object store`
+	if err := o.report(s, receipt, summary); err == nil || err.Error() != want {
 		t.Errorf("error is %v, want %s", err, want)
 	}
 	worker.drain(t)
 }
 
-func TestTheMessageIsStoredOnce(t *testing.T) {
+func TestASummaryIsToldInOneLineInATableAndInJSON(t *testing.T) {
 	t.Parallel()
-	c := connected(t)
-	for range 2 {
-		if _, err := publishTo(t, c, publishOptions{}, strings.NewReader(numbered(0, 3))); err != nil {
-			t.Fatal(err)
-		}
+	summary := &campaign.Summary{
+		Outcomes: map[subjects.Status]int{subjects.Accepted: 3000, subjects.Rejected: 2, subjects.Expired: 1, subjects.Deferred: 4},
+		Relays: map[string]map[subjects.Status]int{
+			"":  {subjects.Rejected: 1},
+			"a": {subjects.Accepted: 1, subjects.Rejected: 1, subjects.Expired: 1, subjects.Deferred: 4},
+			"b": {subjects.Accepted: 2999},
+		},
 	}
-	store, err := c.js.ObjectStore(t.Context(), c.names.MessageStore())
-	if err != nil {
+	if want := "3,000 accepted, 2 rejected, 1 expired, 4 deferred so far"; note(summary) != want {
+		t.Errorf("in one line: %s, want %s", note(summary), want)
+	}
+	var out strings.Builder
+	if err := printSummary(&out, summary); err != nil {
 		t.Fatal(err)
 	}
-	objects, err := store.List(t.Context())
-	if err != nil || len(objects) != 1 {
-		t.Errorf("%d objects are stored, %v", len(objects), err)
+	want := `relay   accepted  rejected  expired  deferred
+(none)         0         1        0         0
+a              1         1        1         4
+b          2,999         0        0         0
+total      3,000         2        1         4
+`
+	if diff := cmp.Diff(want, out.String()); diff != "" {
+		t.Error(diff)
 	}
-	// An object that is put anew would leave the chunks of the old one or
-	// change its time.
-	stream, err := c.js.Stream(t.Context(), "OBJ_"+c.names.MessageStore())
-	if err != nil {
-		t.Fatal(err)
-	}
-	info, err := stream.Info(t.Context(), jetstream.WithSubjectFilter(">"))
-	if err != nil || info.State.LastSeq != 2 { // a chunk and its description
-		t.Errorf("%d messages were written for it, %v", info.State.LastSeq, err)
+	text, err := json.Marshal(finalOutcomes(summary))
+	if err != nil || string(text) != `{"accepted":3000,"expired":1,"rejected":2}` {
+		t.Errorf("as JSON: %s, %v", text, err)
 	}
 }
 
-// A mark is a writer that tells when it was written to.
-type mark struct{ written chan struct{} }
+// A writer that tells when it was written to.
+type mark struct{ written chan string }
 
 func (m mark) Write(p []byte) (int, error) {
 	select {
-	case m.written <- struct{}{}:
+	case m.written <- string(p):
 	default:
 	}
 	return len(p), nil
 }
 
-// A cluster that has lost its leader has a new one in a moment; who publishes a
-// long list must not have to begin again.
-func TestAQueueThatDoesNotAnswerIsWaitedFor(t *testing.T) {
+func TestAQueueThatDoesNotAnswerIsTold(t *testing.T) {
 	t.Parallel()
 	c := connected(t)
-	stream, err := c.js.Stream(t.Context(), c.names.BatchesStream())
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := c.js.DeleteStream(t.Context(), c.names.BatchesStream()); err != nil {
-		t.Fatal(err)
-	}
-	said := mark{make(chan struct{}, 1)}
-	p := newPublication(&publishOptions{from: "news@example.com", campaign: "news", batchSize: 1000}, &streams{out: io.Discard, err: said}, "Subject: t\n\nhi\n")
-	p.client = c
+	said := mark{make(chan string, 1)}
+	s := &streams{out: io.Discard, err: said}
+	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error)
 	go func() {
-		ended <- p.enqueue(t.Context(), &nats.Msg{Subject: c.names.Batches("news"), Data: []byte("{}")}, "1")
+		_, err := c.campaigns(s).Publish(ctx, campaign.Publication{Campaign: "news", Message: helloMessage, List: func(yield func(campaign.Recipient, error) bool) {
+			if err := c.js.DeleteStream(ctx, c.names.BatchesStream()); err != nil {
+				t.Error(err)
+			}
+			yield(campaign.Recipient{Address: "ann@example.net"}, nil)
+		}})
+		ended <- err
 	}()
-	<-said.written
-	if _, err := c.js.CreateStream(t.Context(), stream.CachedInfo().Config); err != nil {
-		t.Fatal(err)
+	if text := <-said.written; !strings.HasPrefix(text, "bulkmail: the queue does not answer, trying on for 45s: ") {
+		t.Errorf("told: %s", text)
 	}
-	if err := <-ended; err != nil {
-		t.Errorf("the queue is back, and publish says %v", err)
-	}
-}
-
-func TestAQueueThatRefusesIsNotWaitedFor(t *testing.T) {
-	t.Parallel()
-	c := connected(t)
-	stream, err := c.js.Stream(t.Context(), c.names.BatchesStream())
-	if err != nil {
-		t.Fatal(err)
-	}
-	full := stream.CachedInfo().Config
-	full.MaxMsgs, full.Discard = 1, jetstream.DiscardNew
-	if _, err := c.js.UpdateStream(t.Context(), full); err != nil {
-		t.Fatal(err)
-	}
-	_, err = publishTo(t, c, publishOptions{batchSize: 10}, strings.NewReader(numbered(0, 100)))
-	if err == nil || !strings.Contains(err.Error(), "maximum messages exceeded") || !strings.Contains(err.Error(), "run the same command again") {
-		t.Errorf("a full queue is told as %v", err)
+	cancel()
+	if err := <-ended; !errors.Is(err, context.Canceled) {
+		t.Errorf("error is %v", err)
 	}
 }

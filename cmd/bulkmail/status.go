@@ -3,15 +3,13 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"strings"
 	"time"
 
-	"github.com/nats-io/nats.go/jetstream"
 	"github.com/spf13/cobra"
 
 	"bulkmail/subjects"
+	"bulkmail/subjects/campaign"
 )
 
 func newStatus(s *streams) *cobra.Command {
@@ -50,14 +48,7 @@ they find it.`,
 
 // campaignStatus is a line of status.
 type campaignStatus struct {
-	Campaign   string                  `json:"campaign"`
-	State      subjects.CampaignState  `json:"state"`
-	Finished   bool                    `json:"finished"`
-	Complete   bool                    `json:"complete"`
-	Recipients int                     `json:"recipients"` // published; at least those with an outcome
-	Final      int                     `json:"final"`
-	Outcomes   map[subjects.Status]int `json:"outcomes"`
-	Waiting    uint64                  `json:"waiting"` // batches in the queue
+	campaign.Status
 
 	// With --watch, from the second time on, while anything becomes final.
 	PerSecond   float64 `json:"per_second,omitempty"`
@@ -66,14 +57,12 @@ type campaignStatus struct {
 
 // status prints the status once, or again and again.
 func (c *client) status(ctx context.Context, s *streams, only []string, asJSON, follow bool) error {
+	campaigns := c.campaigns(s)
 	before, at := map[string]int{}, time.Now()
 	for first := true; ; first = false {
-		list, err := c.campaignStatuses(ctx, only)
+		list, err := campaignStatuses(ctx, campaigns, only)
 		if err != nil {
 			return err
-		}
-		if first && len(only) == 1 && len(list) == 0 {
-			return fmt.Errorf("nothing was published under the campaign %s", only[0])
 		}
 		for i := range list {
 			if l := &list[i]; !first && l.Final > before[l.Campaign] {
@@ -97,12 +86,30 @@ func (c *client) status(ctx context.Context, s *streams, only []string, asJSON, 
 		for _, l := range list {
 			before[l.Campaign] = l.Final
 		}
-		select {
-		case <-time.After(plainEvery):
-		case <-ctx.Done():
+		if !wait(ctx, plainEvery) {
 			return nil
 		}
 	}
+}
+
+// campaignStatuses are those of all campaigns, or of one.
+func campaignStatuses(ctx context.Context, campaigns *campaign.Client, only []string) ([]campaignStatus, error) {
+	var all []campaign.Status
+	var err error
+	if len(only) == 0 {
+		all, err = campaigns.Statuses(ctx)
+	} else {
+		all = make([]campaign.Status, 1)
+		all[0], err = campaigns.Status(ctx, only[0])
+	}
+	if err != nil {
+		return nil, err
+	}
+	list := make([]campaignStatus, len(all))
+	for i := range all {
+		list[i].Status = all[i]
+	}
+	return list, nil
 }
 
 // pace is the rate of a campaign and the time left at that rate.
@@ -115,6 +122,9 @@ func (l campaignStatus) pace() string {
 }
 
 func printStatuses(s *streams, list []campaignStatus, asJSON bool) error {
+	for _, l := range list {
+		warnUnreadable(s, l.Unreadable)
+	}
 	if asJSON {
 		enc := json.NewEncoder(s.out)
 		for _, l := range list {
@@ -134,109 +144,7 @@ func printStatuses(s *streams, list []campaignStatus, asJSON bool) error {
 			state = "incomplete"
 		}
 		t.row(l.Campaign, state, l.Recipients, l.Final, l.Outcomes[subjects.Accepted], l.Outcomes[subjects.Rejected],
-			l.Outcomes[subjects.Deferred], int(l.Waiting), l.pace())
+			l.Outcomes[subjects.Deferred], l.Waiting, l.pace())
 	}
 	return t.print(s.out)
-}
-
-// campaignStatuses are the campaigns that the broker knows of, or one.
-func (c *client) campaignStatuses(ctx context.Context, only []string) ([]campaignStatus, error) {
-	bucket, err := openCampaigns(ctx, c.js, c.names)
-	if err != nil {
-		return nil, err
-	}
-	names, err := c.campaignNames(ctx, bucket)
-	if err != nil {
-		return nil, err
-	}
-	var list []campaignStatus
-	for _, name := range sortedKeys(names) {
-		if len(only) == 1 && only[0] != name {
-			continue
-		}
-		entry, _, found, err := bucket.get(ctx, name)
-		if err != nil {
-			return nil, err
-		}
-		l := campaignStatus{Campaign: name, State: subjects.CampaignRunning, Complete: true}
-		if found {
-			l.State, l.Complete, l.Recipients = entry.State, entry.Complete, entry.Recipients
-		}
-		// The queue first: a batch that is settled meanwhile is met in its
-		// journal, never in neither.
-		if l.Waiting, err = c.waiting(ctx, name); err != nil {
-			return nil, err
-		}
-		if l.Outcomes, err = c.countOutcomes(ctx, name); err != nil {
-			return nil, err
-		}
-		known := 0
-		for status, n := range l.Outcomes {
-			known += n
-			if status.Final() {
-				l.Final += n
-			}
-		}
-		l.Recipients = max(l.Recipients, known)
-		l.Finished = l.Complete && l.Waiting == 0 && l.Final == l.Recipients
-		list = append(list, l)
-	}
-	return list, nil
-}
-
-// campaignNames are the campaigns in the bucket, the queue and the journals.
-func (c *client) campaignNames(ctx context.Context, bucket campaigns) (map[string]bool, error) {
-	names := make(map[string]bool)
-	keys, err := bucket.bucket.Keys(ctx)
-	if err != nil && !errors.Is(err, jetstream.ErrNoKeysFound) {
-		return nil, err
-	}
-	for _, key := range keys {
-		names[key] = true
-	}
-	for stream, filter := range map[string]string{
-		c.names.BatchesStream():  c.names.Batches("*"),
-		c.names.OutcomesStream(): c.names.CampaignOutcomes("*"),
-	} {
-		st, err := c.js.Stream(ctx, stream)
-		if err != nil {
-			return nil, err
-		}
-		info, err := st.Info(ctx, jetstream.WithSubjectFilter(filter))
-		if err != nil {
-			return nil, err
-		}
-		for subject := range info.State.Subjects {
-			name, _ := c.names.Campaign(subject)
-			names[strings.Clone(name)] = true
-		}
-	}
-	return names, nil
-}
-
-// countOutcomes counts the recipients of a campaign by their newest status.
-// Only what is deferred is kept by name, until it is final.
-func (c *client) countOutcomes(ctx context.Context, campaign string) (map[subjects.Status]int, error) {
-	counts := make(map[subjects.Status]int)
-	deferred := make(map[string]struct{})
-	err := c.readJournals(ctx, campaign, func(id string, e subjects.Entry) {
-		if e.Event == subjects.Sending {
-			return
-		}
-		for _, r := range e.Results {
-			for _, recipient := range r.Recipients {
-				key := id + " " + recipient
-				if r.Status == subjects.Deferred {
-					deferred[key] = struct{}{}
-					continue
-				}
-				delete(deferred, key)
-				counts[r.Status]++
-			}
-		}
-	})
-	if len(deferred) > 0 {
-		counts[subjects.Deferred] = len(deferred)
-	}
-	return counts, err
 }

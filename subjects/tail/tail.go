@@ -21,6 +21,7 @@ const (
 	expiry    = 15 * time.Second // of one pull
 	forgotten = time.Minute      // the broker removes a consumer that nobody pulls from
 	opening   = 3 * time.Second  // for one try to make a consumer
+	removal   = 2 * time.Second  // for the one to remove it
 	firstWait = 50 * time.Millisecond
 	lastWait  = 2 * time.Second
 )
@@ -29,6 +30,7 @@ const (
 type Tail struct {
 	js              jetstream.JetStream
 	stream, subject string
+	consumer        string                    // its name
 	messages        jetstream.MessagesContext // nil: to be made
 	after           uint64                    // sequence of the last message
 	delivered       uint64                    // by this consumer
@@ -73,8 +75,15 @@ func (t *Tail) Next(ctx context.Context) (jetstream.Msg, error) {
 	}
 }
 
-// Stop ends the reading.
-func (t *Tail) Stop() { t.messages.Stop() }
+// Stop ends the reading, also where ctx has ended, and takes away what was made
+// on the broker: a stream has room for so many consumers and no more. Where that
+// fails, the broker does it after a while.
+func (t *Tail) Stop(ctx context.Context) {
+	t.messages.Stop()
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), removal)
+	defer cancel()
+	_ = t.js.DeleteConsumer(ctx, t.stream, t.consumer) // see above
+}
 
 // insist makes a consumer, and tries until that works.
 func (t *Tail) insist(ctx context.Context) error {
@@ -114,6 +123,7 @@ func (t *Tail) open(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	t.consumer = consumer.CachedInfo().Name
 	t.messages, err = consumer.Messages(jetstream.PullExpiry(expiry), jetstream.PullHeartbeat(heartbeat))
 	t.delivered = 0
 	return err

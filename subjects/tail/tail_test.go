@@ -66,7 +66,7 @@ func read(t *testing.T, js jetstream.JetStream, subject string, after uint64) re
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(r.Stop)
+	t.Cleanup(func() { r.Stop(context.WithoutCancel(t.Context())) })
 	return reader{r, t}
 }
 
@@ -112,6 +112,32 @@ func TestATailBeginsWhereItWasToldAndReadsItsSubjectInOrder(t *testing.T) {
 	cancel()
 	if _, err := rest.Next(ctx); !errors.Is(err, context.Canceled) {
 		t.Errorf("cancelled: %v", err)
+	}
+}
+
+// A stream has room for so many consumers and no more.
+func TestATailThatIsStoppedLeavesNoConsumer(t *testing.T) {
+	t.Parallel()
+	js := brokertest.Connect(t, brokertest.Start(t).URL())
+	stream, err := js.CreateStream(t.Context(), jetstream.StreamConfig{Name: "S", Subjects: []string{"s.*"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	for name, ctx := range map[string]context.Context{"in time": t.Context(), "after the end": ended} {
+		r, err := tail.Open(t.Context(), js, "S", "s.*", 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Stop(ctx)
+		list := stream.ListConsumers(t.Context())
+		for info := range list.Info() {
+			t.Errorf("%s: %s is left", name, info.Name)
+		}
+		if err := list.Err(); err != nil {
+			t.Error(err)
+		}
 	}
 }
 

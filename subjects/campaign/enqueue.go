@@ -1,4 +1,4 @@
-package main
+package campaign
 
 import (
 	"context"
@@ -21,20 +21,24 @@ const (
 )
 
 // enqueue stores a batch in the queue.
-func (p *publication) enqueue(ctx context.Context, msg *nats.Msg, id string) error {
-	said := false
+func (c *Client) enqueue(ctx context.Context, msg *nats.Msg, id string) error {
+	said := c.o.Trouble == nil
 	for deadline := time.Now().Add(enqueueFor); ; {
 		try, cancel := context.WithTimeout(ctx, enqueueTry)
-		_, err := p.js.PublishMsg(try, msg, jetstream.WithMsgID(id), jetstream.WithExpectStream(p.names.BatchesStream()))
+		_, err := c.js.PublishMsg(try, msg, jetstream.WithMsgID(id), jetstream.WithExpectStream(c.names.BatchesStream()))
 		cancel()
 		if err == nil || !passing(err) || ctx.Err() != nil || time.Now().After(deadline) {
 			return err
 		}
 		if !said {
 			said = true
-			fmt.Fprintf(p.out.err, "bulkmail: the queue does not answer, trying on for %v: %v\n", enqueueFor, err)
+			c.o.Trouble(fmt.Errorf("the queue does not answer, trying on for %v: %w", enqueueFor, err))
 		}
-		if !wait(ctx, enqueueAgain) {
+		timer := time.NewTimer(enqueueAgain)
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
 			return ctx.Err()
 		}
 	}

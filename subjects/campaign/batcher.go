@@ -1,4 +1,4 @@
-package main
+package campaign
 
 import (
 	"hash/maphash"
@@ -110,7 +110,7 @@ func newMailboxSet() *mailboxSet {
 // add tells whether the mailbox of a recipient is new. Addresses that cannot
 // be sent to stand for themselves.
 func (s *mailboxSet) add(recipient string) bool {
-	recipient = mailboxOf(recipient)
+	recipient = Recipient{Address: recipient}.Mailbox()
 	key := [2]uint64{maphash.String(s.seeds[0], recipient), maphash.String(s.seeds[1], recipient)}
 	if _, ok := s.seen[key]; ok {
 		return false

@@ -1,4 +1,4 @@
-package main
+package campaign
 
 import (
 	"bufio"
@@ -8,18 +8,50 @@ import (
 	"io"
 	"iter"
 	"strings"
+
+	"bulkmail/envelope"
 )
+
+// A Recipient is one recipient of a list.
+type Recipient struct {
+	Line    int    // in the list, from 1; 0 where there are no lines
+	Address string // not checked
+}
+
+// Mailbox is the address as SMTP says it, or the address itself where it cannot be
+// sent to: what it takes to find out whether two recipients are the same.
+func (r Recipient) Mailbox() string {
+	if a, err := envelope.ParseAddress(r.Address); err == nil {
+		return a.Mailbox
+	}
+	return r.Address
+}
+
+// A LineError is a list that cannot be read on.
+type LineError struct {
+	Line int // from 1
+	Err  error
+}
+
+func (e *LineError) Error() string { return fmt.Sprintf("line %d: %v", e.Line, e.Err) }
+
+// Unwrap returns what is wrong with the line.
+func (e *LineError) Unwrap() error { return e.Err }
 
 // listBuffer bounds a line of a list.
 const listBuffer = 64 << 10
 
-// readList yields the addresses of a list: one a line, with or without a name
+// errLongLine is a line beyond listBuffer.
+var errLongLine = fmt.Errorf("longer than %d octets: is it a list of addresses?", listBuffer)
+
+// ReadList yields the recipients of a list: one a line, with or without a name
 // ("Ann <ann@example.net>"), empty lines and lines that begin with # left out;
-// or CSV whose first line has a column "email". Nothing is kept.
+// or CSV whose first line has a column "email". Nothing is kept. What cannot be
+// read on is a [*LineError].
 //
 // Addresses are not checked here: whoever cannot be sent to gets an outcome
 // like everybody else.
-func readList(r io.Reader) iter.Seq2[string, error] {
+func ReadList(r io.Reader) iter.Seq2[Recipient, error] {
 	b := bufio.NewReaderSize(r, listBuffer)
 	// A byte order mark, as spreadsheets write it.
 	if mark, err := b.Peek(3); err == nil && string(mark) == "\xef\xbb\xbf" {
@@ -27,7 +59,7 @@ func readList(r io.Reader) iter.Seq2[string, error] {
 	}
 	first, err := b.Peek(listBuffer)
 	if err != nil && !errors.Is(err, io.EOF) {
-		return func(yield func(string, error) bool) { yield("", err) }
+		return func(yield func(Recipient, error) bool) { yield(Recipient{}, err) }
 	}
 	line, _, _ := strings.Cut(string(first), "\n")
 	if comma, column := emailColumn(line); column >= 0 {
@@ -49,8 +81,8 @@ func emailColumn(header string) (comma rune, column int) {
 	return 0, -1
 }
 
-func readCSV(r io.Reader, comma rune, column int) iter.Seq2[string, error] {
-	return func(yield func(string, error) bool) {
+func readCSV(r io.Reader, comma rune, column int) iter.Seq2[Recipient, error] {
+	return func(yield func(Recipient, error) bool) {
 		rows := csv.NewReader(r)
 		rows.Comma = comma
 		rows.FieldsPerRecord = -1
@@ -60,22 +92,26 @@ func readCSV(r io.Reader, comma rune, column int) iter.Seq2[string, error] {
 			if errors.Is(err, io.EOF) {
 				return
 			}
+			if wrong, ok := errors.AsType[*csv.ParseError](err); ok {
+				err = &LineError{wrong.StartLine, wrong.Err}
+			}
 			if err != nil {
-				yield("", err)
+				yield(Recipient{}, err)
 				return
 			}
 			if header || column >= len(row) || row[column] == "" {
 				continue
 			}
-			if !yield(validText(row[column]), nil) {
+			line, _ := rows.FieldPos(column)
+			if !yield(Recipient{line, validText(row[column])}, nil) {
 				return
 			}
 		}
 	}
 }
 
-func readLines(r io.Reader) iter.Seq2[string, error] {
-	return func(yield func(string, error) bool) {
+func readLines(r io.Reader) iter.Seq2[Recipient, error] {
+	return func(yield func(Recipient, error) bool) {
 		lines := bufio.NewScanner(r)
 		lines.Buffer(nil, listBuffer)
 		n := 0
@@ -85,12 +121,16 @@ func readLines(r io.Reader) iter.Seq2[string, error] {
 			if line == "" || line[0] == '#' {
 				continue
 			}
-			if !yield(validText(bareAddress(line)), nil) {
+			if !yield(Recipient{n, validText(bareAddress(line))}, nil) {
 				return
 			}
 		}
-		if err := lines.Err(); err != nil {
-			yield("", fmt.Errorf("line %d: %w", n+1, err))
+		err := lines.Err()
+		if errors.Is(err, bufio.ErrTooLong) {
+			err = errLongLine
+		}
+		if err != nil {
+			yield(Recipient{}, &LineError{n + 1, err})
 		}
 	}
 }

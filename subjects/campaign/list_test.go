@@ -1,4 +1,4 @@
-package main
+package campaign
 
 import (
 	"errors"
@@ -16,11 +16,11 @@ import (
 func recipientsOf(t *testing.T, list string) []string {
 	t.Helper()
 	var got []string
-	for recipient, err := range readList(strings.NewReader(list)) {
+	for recipient, err := range ReadList(strings.NewReader(list)) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		got = append(got, recipient)
+		got = append(got, recipient.Address)
 	}
 	return got
 }
@@ -61,6 +61,26 @@ func TestAListIsReadInEachOfItsForms(t *testing.T) {
 	}
 }
 
+func TestARecipientKnowsItsLine(t *testing.T) {
+	t.Parallel()
+	want := []Recipient{{3, "ann@example.net"}, {5, "bob@example.net"}}
+	for name, list := range map[string]string{
+		"lines": "# who\n\nAnn <ann@example.net>\n\nbob@example.net",
+		"CSV":   "name,email\n\"Ann\nof X\",ann@example.net\nCarl,\nBob,bob@example.net\n",
+	} {
+		var got []Recipient
+		for r, err := range ReadList(strings.NewReader(list)) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			got = append(got, r)
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("%s: %s", name, diff)
+		}
+	}
+}
+
 func TestTheShippedListHas2000Recipients(t *testing.T) {
 	t.Parallel()
 	recipients := recipientsOf(t, testdata.Recipients)
@@ -74,22 +94,22 @@ func TestABrokenListSaysWhere(t *testing.T) {
 	t.Parallel()
 	long := strings.Repeat("x", listBuffer+1)
 	for name, tc := range map[string]struct{ list, want string }{
-		"a line without end":     {"ann@example.net\n\n" + long, "line 3: "},
-		"a first line like that": {long, "line 1: "},
-		"a bare quote in CSV":    {"name,email\nAnn,ann@example.net\nB\"ob,bob@example.net\n", "line 3"},
-		"a quote that stays":     {"name,email\n\"Ann,ann@example.net\n", "line 2"},
+		"a line without end":     {"ann@example.net\n\n" + long, "line 3: longer than 65536 octets: is it a list of addresses?"},
+		"a first line like that": {long, "line 1: longer than 65536 octets: is it a list of addresses?"},
+		"a bare quote in CSV":    {"name,email\nAnn,ann@example.net\nB\"ob,bob@example.net\n", `line 3: bare " in non-quoted-field`},
+		"a quote that stays":     {"name,email\n\"Ann,ann@example.net\n", `line 2: extraneous or missing " in quoted-field`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			var failed error
-			for _, err := range readList(strings.NewReader(tc.list)) {
+			for _, err := range ReadList(strings.NewReader(tc.list)) {
 				if failed != nil {
 					t.Error("it goes on after an error")
 				}
 				failed = err
 			}
-			if failed == nil || !strings.Contains(failed.Error(), tc.want) {
-				t.Errorf("error is %v, want %q in it", failed, tc.want)
+			if _, ok := errors.AsType[*LineError](failed); !ok || failed.Error() != tc.want {
+				t.Errorf("error is %v, want %s", failed, tc.want)
 			}
 		})
 	}
@@ -119,7 +139,7 @@ func TestAListIsReadNoFurtherThanNeeded(t *testing.T) {
 			t.Parallel()
 			list := new(endless)
 			n := 0
-			for _, err := range readList(io.MultiReader(strings.NewReader(header), list)) {
+			for _, err := range ReadList(io.MultiReader(strings.NewReader(header), list)) {
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -137,7 +157,7 @@ func TestAListIsReadNoFurtherThanNeeded(t *testing.T) {
 func TestAListThatCannotBeReadToItsEndIsAnError(t *testing.T) {
 	t.Parallel()
 	var failed error
-	for _, err := range readList(&endless{breaks: true}) {
+	for _, err := range ReadList(&endless{breaks: true}) {
 		failed = err
 	}
 	if !errors.Is(failed, errDisk) {

@@ -1,0 +1,286 @@
+package campaign
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"iter"
+	"unicode/utf8"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"bulkmail/envelope"
+	"bulkmail/subjects"
+)
+
+// DefaultBatchSize is how many recipients a batch has at most, unless a
+// [Publication] says otherwise.
+const DefaultBatchSize = 1000
+
+// A Publication is what [Client.Publish] puts on the queue.
+type Publication struct {
+	Campaign string // 1 to 64 letters, digits, - and _
+	From     string // envelope sender; empty is the null sender
+	Message  string // header and body, with any line ends
+
+	// List yields the recipients; [ReadList] reads them from a file. It is read
+	// as a stream, once. An error ends the publication.
+	List iter.Seq2[Recipient, error]
+
+	BatchSize int  // recipients a batch at most; 0: DefaultBatchSize
+	Inline    bool // the message goes into every batch, not into the store; it must be UTF-8
+
+	// Progress is told, if not nil, after each batch that was stored.
+	Progress func(Receipt)
+}
+
+// A Receipt is what one run of [Client.Publish] has published.
+type Receipt struct {
+	Campaign   string `json:"campaign"`
+	Batches    int    `json:"batches"`
+	Recipients int    `json:"recipients"`
+	Repeated   int    `json:"repeated"` // left out: in the list twice, or published before
+}
+
+// Digest is the name under which a message is stored. It is made of its content.
+func Digest(message string) string {
+	sum := sha256.Sum256([]byte(message))
+	return hex.EncodeToString(sum[:16])
+}
+
+// check finds what would be wrong with every batch, as an [*envelope.FieldError].
+func (p *Publication) check() error {
+	if err := checkName(p.Campaign); err != nil {
+		return err
+	}
+	if p.From != "" {
+		if _, err := envelope.ParseAddress(p.From); err != nil {
+			return &envelope.FieldError{Field: "from", Reason: err.Error()}
+		}
+	}
+	if _, err := envelope.NewMessage(p.Message); err != nil {
+		return err
+	}
+	if p.Inline && !utf8.ValidString(p.Message) {
+		return &envelope.FieldError{Field: "message", Reason: "it is not UTF-8, which a batch must be: have it stored"}
+	}
+	if p.BatchSize < 0 {
+		return &envelope.FieldError{Field: "batch size", Reason: fmt.Sprintf("%d: use 1 or more", p.BatchSize)}
+	}
+	if p.List == nil {
+		return &envelope.FieldError{Field: "list", Reason: "missing"}
+	}
+	return nil
+}
+
+// Publish puts a list of recipients and a message on the queue. Addresses that
+// cannot be sent to are published too, so that they get an outcome like everybody
+// else. Batches are of one domain as far as possible; a list is never held whole.
+//
+// It can be repeated: who was published in this campaign before is left out, so a
+// run that broke off, or a list with some more addresses, sends nothing twice. A
+// campaign has one message and one sender from its first batch on. Nothing of a
+// publication without a batch stays on the broker.
+//
+// The Receipt tells what was published also beside an error.
+func (c *Client) Publish(ctx context.Context, p Publication) (Receipt, error) {
+	r := &publishing{Client: c, Publication: p, digest: Digest(p.Message), known: newMailboxSet(), receipt: Receipt{Campaign: p.Campaign}}
+	if err := p.check(); err != nil {
+		return r.receipt, err
+	}
+	if r.BatchSize == 0 {
+		r.BatchSize = DefaultBatchSize
+	}
+	var err error
+	if r.records, err = c.records(ctx); err != nil {
+		return r.receipt, err
+	}
+	if err := r.begin(ctx); err != nil {
+		return r.receipt, err
+	}
+	err = r.publishList(ctx)
+	if r.receipt.Batches == 0 && (err != nil || r.receipt.Repeated == 0) {
+		if err == nil {
+			err = ErrEmptyList
+		}
+		return r.receipt, err
+	}
+	// What was published counts also when the rest could not be.
+	return r.receipt, errors.Join(err, r.end(context.WithoutCancel(ctx), err == nil))
+}
+
+// publishing is one run of Publish.
+type publishing struct {
+	*Client
+	Publication
+	records records
+	digest  string
+	known   *mailboxSet // published in this campaign
+	begun   bool        // something of the campaign was there before this run
+	bound   bool        // this run's message and sender are the campaign's
+	receipt Receipt
+}
+
+// begin finds out who was published in the campaign before.
+func (r *publishing) begin(ctx context.Context) error {
+	record, _, err := r.records.get(ctx, r.Campaign)
+	if err != nil {
+		return err
+	}
+	if err := r.readPublished(ctx); err != nil {
+		return err
+	}
+	return r.fits(&record)
+}
+
+// fits tells whether the message and the sender are the campaign's. A record of a
+// publication of which no batch was stored binds nobody.
+func (r *publishing) fits(record *subjects.Campaign) error {
+	other := record.Message != "" && (r.begun || record.Batches > 0)
+	switch {
+	case record.State == subjects.CampaignCancelled:
+		return &CancelledError{r.Campaign}
+	case other && record.Message != r.digest:
+		return &MessageChangedError{r.Campaign}
+	case other && record.From != r.From:
+		return &SenderChangedError{r.Campaign, record.From}
+	}
+	return nil
+}
+
+// readPublished reads the batches of the campaign that wait in the queue, and then
+// its journals: a batch that is settled in between is met in its journal.
+func (r *publishing) readPublished(ctx context.Context) error {
+	stream, err := r.js.Stream(ctx, r.names.BatchesStream())
+	if err != nil {
+		return fmt.Errorf("stream %s: %w", r.names.BatchesStream(), err)
+	}
+	// A work queue lends itself to no second consumer; its messages can be got.
+	for sequence := uint64(1); ; {
+		m, err := stream.GetMsg(ctx, sequence, jetstream.WithGetMsgSubject(r.names.Batches(r.Campaign)))
+		if errors.Is(err, jetstream.ErrMsgNotFound) {
+			break
+		}
+		if err != nil {
+			return fmt.Errorf("read queue: %w", err)
+		}
+		sequence = m.Sequence + 1
+		r.begun = true
+		if b, err := envelope.Decode(m.Data); err == nil {
+			for _, recipient := range b.Recipients {
+				r.known.add(recipient)
+			}
+		}
+	}
+	for e, err := range r.entries(ctx, r.names.CampaignOutcomes(r.Campaign)) {
+		if err != nil { // whoever is in an entry that cannot be read might be sent to twice
+			return err
+		}
+		r.begun = true
+		for _, results := range e.Results {
+			for _, recipient := range results.Recipients {
+				r.known.add(recipient)
+			}
+		}
+	}
+	return nil
+}
+
+func (r *publishing) publishList(ctx context.Context) error {
+	b := newBatcher(r.BatchSize, func(recipients []string) error { return r.put(ctx, recipients) })
+	for recipient, err := range r.List {
+		if err != nil {
+			return err
+		}
+		if !r.known.add(recipient.Address) {
+			r.receipt.Repeated++
+			continue
+		}
+		if err := b.add(recipient.Address); err != nil {
+			return err
+		}
+	}
+	return b.flush()
+}
+
+// put publishes one batch. Its id is made of what is in it, so that a batch
+// published again is the same batch.
+func (r *publishing) put(ctx context.Context, recipients []string) error {
+	b := envelope.Batch{From: r.From, Recipients: recipients, MessageRef: r.digest}
+	if r.Inline {
+		b.MessageRef, b.Message = "", r.Message
+	}
+	sum := sha256.Sum256(b.AppendJSON(nil))
+	b.ID = hex.EncodeToString(sum[:12])
+	data := b.AppendJSON(nil)
+	if limit := int(r.js.Conn().MaxPayload()); len(data) > limit {
+		return r.tooLarge(len(recipients), len(data), limit)
+	}
+	if !r.bound {
+		if err := r.bind(ctx); err != nil {
+			return err
+		}
+	}
+	msg := &nats.Msg{Subject: r.names.Batches(r.Campaign), Data: data}
+	if err := r.enqueue(ctx, msg, r.Campaign+"."+b.ID); err != nil {
+		return fmt.Errorf("publish: %w", err)
+	}
+	r.receipt.Batches++
+	r.receipt.Recipients += len(recipients)
+	if r.Progress != nil {
+		r.Progress(r.receipt)
+	}
+	return nil
+}
+
+func (r *publishing) tooLarge(recipients, size, limit int) error {
+	e := &TooLargeError{Recipients: recipients, Bytes: size, Limit: limit}
+	if !r.Inline || len(r.Message) <= limit/2 {
+		e.Fit = max(1, recipients*limit/size*9/10)
+	}
+	return e
+}
+
+// bind makes the message and the sender the campaign's, before its first batch.
+func (r *publishing) bind(ctx context.Context) error {
+	err := r.records.update(ctx, r.Campaign, func(record *subjects.Campaign) error {
+		if err := r.fits(record); err != nil {
+			return err
+		}
+		record.Message, record.From = r.digest, r.From
+		return nil
+	})
+	if err == nil && !r.Inline {
+		err = r.store(ctx)
+	}
+	r.bound = err == nil
+	return err
+}
+
+// store puts the message into the store, once.
+func (r *publishing) store(ctx context.Context) error {
+	store, err := r.js.ObjectStore(ctx, r.names.MessageStore())
+	if err == nil {
+		if _, err = store.GetInfo(ctx, r.digest); errors.Is(err, jetstream.ErrObjectNotFound) {
+			_, err = store.PutString(ctx, r.digest, r.Message)
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("store message: %w", err)
+	}
+	return nil
+}
+
+// end puts on record what was published.
+func (r *publishing) end(ctx context.Context, whole bool) error {
+	return r.records.update(ctx, r.Campaign, func(record *subjects.Campaign) error {
+		record.Message, record.From = r.digest, r.From
+		record.Batches += r.receipt.Batches
+		record.Recipients += r.receipt.Recipients
+		record.Complete = record.Complete || whole
+		return nil
+	})
+}
