@@ -1,6 +1,7 @@
 package suppress
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"runtime"
@@ -81,7 +82,7 @@ func TestMoreListsThanCanBeHeldAreAnError(t *testing.T) {
 			t.Fatal(i, err)
 		}
 	}
-	if _, err := s.Scope("one more"); err != ErrTooManyLists {
+	if _, err := s.Scope("one more"); !errors.Is(err, ErrTooManyLists) {
 		t.Errorf("got %v", err)
 	}
 }
