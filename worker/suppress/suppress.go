@@ -3,7 +3,7 @@
 //
 //	set := suppress.New(key)
 //	set.Add(suppress.Mailbox, "ann@example.net", suppress.Bulk, suppress.Forever)
-//	list := set.Scope("news")                              // once a campaign
+//	list, err := set.Scope("news")                         // once a campaign
 //	if set.Has("Ann@example.net", now, suppress.All, suppress.Bulk, list) { … }
 //
 // An entry is 10 octets: what the bucket leaves of its 64-bit hash, its scope, and
