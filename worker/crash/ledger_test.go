@@ -80,7 +80,7 @@ func follow(t testing.TB, js jetstream.JetStream, names subjects.Names) *ledger 
 		t.Fatal(err)
 	}
 	l.reading.Go(func() {
-		defer entries.Stop()
+		defer entries.Stop(ctx)
 		for {
 			msg, err := entries.Next(ctx)
 			if err != nil {

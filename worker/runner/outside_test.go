@@ -60,7 +60,7 @@ func TestAModuleOutsideTheTreeRunsAWorkerAndPublishes(t *testing.T) {
 		t.Fatalf("%v\n%s", err, errs.String())
 	}
 	printed := slices.Sorted(strings.Lines(string(out))) // the worker and the publisher go on side by side
-	want := []string{"accepted printer [ann@example.net]\n", "to ann@example.net\n"}
+	want := []string{"1 of 1 accepted\n", "ann@example.net accepted printer 250\n", "to ann@example.net\n", "was paused\n"}
 	if !slices.Equal(printed, want) || errs.Len() > 0 {
 		t.Errorf("it printed %q and %q, want %q", out, errs.String(), want)
 	}

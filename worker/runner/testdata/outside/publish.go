@@ -2,21 +2,20 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
-	"time"
+	"io"
+	"log/slog"
+	"strings"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
-	"bulkmail/envelope"
 	"bulkmail/subjects"
+	"bulkmail/subjects/campaign"
+	"bulkmail/worker/runner"
 )
 
-// publish publishes one batch, and prints what becomes of each recipient.
 func publish(ctx context.Context, broker string, recipients ...string) error {
-	ctx, cancel := context.WithTimeout(ctx, time.Minute)
-	defer cancel()
 	nc, err := nats.Connect(broker)
 	if err != nil {
 		return err
@@ -26,29 +25,42 @@ func publish(ctx context.Context, broker string, recipients ...string) error {
 	if err != nil {
 		return err
 	}
-	var names subjects.Names
-	outcomes, err := nc.SubscribeSync(names.CampaignOutcomes("news"))
+	// The worker makes the streams as well; whoever comes first.
+	if err := subjects.Provision(ctx, js, subjects.Names{}, runner.Options{}.Provision(), slog.Default()); err != nil {
+		return err
+	}
+	return send(ctx, js, strings.NewReader(strings.Join(recipients, "\n")))
+}
+
+func send(ctx context.Context, js jetstream.JetStream, list io.Reader) error {
+	client := campaign.New(js, subjects.Names{}, campaign.Options{Actor: "outside"})
+	_, err := client.Publish(ctx, campaign.Publication{
+		Campaign: "news",
+		From:     "news@example.com",
+		Message:  "From: News <news@example.com>\nSubject: Hi\n\nHello.\n",
+		List:     campaign.ReadList(list),
+	})
 	if err != nil {
 		return err
 	}
-	batch := envelope.Batch{From: "news@example.com", Recipients: recipients, Message: "Subject: Hi\r\n\r\nHello.\r\n"}
-	if _, err := js.Publish(ctx, names.Batches("news"), batch.AppendJSON(nil), jetstream.WithRetryAttempts(100)); err != nil {
+	if _, err := client.Pause(ctx, "news", "to look at it once more"); err != nil {
 		return err
 	}
-	for {
-		msg, err := outcomes.NextMsgWithContext(ctx)
+	before, err := client.Resume(ctx, "news", "")
+	if err != nil {
+		return err
+	}
+	fmt.Println("was", before)
+	summary, err := client.Wait(ctx, "news")
+	if err != nil {
+		return err
+	}
+	fmt.Println(summary.Outcomes[subjects.Accepted], "of", summary.Published, "accepted")
+	for o, err := range client.Outcomes(ctx, "news", campaign.Filter{}) {
 		if err != nil {
 			return err
 		}
-		var entry subjects.Entry
-		if err := json.Unmarshal(msg.Data, &entry); err != nil {
-			return err
-		}
-		for _, r := range entry.Results {
-			fmt.Println(r.Status, r.Relay, r.Recipients)
-		}
-		if entry.Event == subjects.Done {
-			return nil
-		}
+		fmt.Println(o.Recipient, o.Status, o.Relay, o.Code)
 	}
+	return nil
 }
