@@ -25,7 +25,7 @@ func batchOf(n, domains int) *Batch {
 			}
 			credit[most] -= float64(domains)
 		}
-		b.Recipients = append(b.Recipients, fmt.Sprintf("user%04d@mail%03d.example.net", i, most))
+		b.Recipients = append(b.Recipients, Recipient{Address: fmt.Sprintf("user%04d@mail%03d.example.net", i, most)})
 	}
 	return b
 }

@@ -17,12 +17,18 @@ import (
 // is refused as well, where encoding/json would put U+FFFD in its place and
 // so write to another mailbox or change the message.
 //
-// The error is a *[FieldError]. The batch shares no memory with data; its
+// The error is a *[FieldError]; or a *[VersionError] if the batch is of a version
+// above [Version], where no more is certain than that it is a JSON object. The batch shares no memory with data; its
 // strings share one copy of it.
 func Decode(data []byte) (*Batch, error) {
 	d := decoder{text: string(data)}
 	b := new(Batch)
-	if err := d.batch(b); err != nil {
+	err := d.batch(b)
+	if err != nil {
+		// What looks wrong may be right in the version that the batch is of.
+		if version := versionOf(d.text); version > Version {
+			err = &VersionError{version}
+		}
 		return nil, err
 	}
 	return b, nil
@@ -38,6 +44,8 @@ const (
 	fieldDSNEnvelopeID
 	fieldDSNReturn
 	fieldDSNNotify
+	fieldVersion
+	fieldData
 )
 
 // decoder reads by hand, as every recipient of every batch comes through here:
@@ -111,6 +119,12 @@ func (d *decoder) field(b *Batch, name string) (field int, err error) {
 	case "message_ref":
 		b.MessageRef, err = d.stringValue("message_ref")
 		return fieldMessageRef, err
+	case "version":
+		b.Version, err = d.version()
+		return fieldVersion, err
+	case "data":
+		b.Data, err = d.object("data")
+		return fieldData, err
 	case "dsn_envid":
 		b.DSN.EnvelopeID, err = d.stringValue(name)
 		return fieldDSNEnvelopeID, err
@@ -127,6 +141,12 @@ func (d *decoder) field(b *Batch, name string) (field int, err error) {
 // check looks at what can only be judged when the whole batch is known, and
 // brings the sender into the form of MAIL FROM.
 func (b *Batch) check(seen int) error {
+	switch {
+	case seen&fieldVersion == 0:
+		b.Version = 1
+	case b.Version > Version:
+		return &VersionError{b.Version}
+	}
 	if !validID(b.ID) {
 		return &FieldError{"id", quoted(b.ID) + " is not 1 to 64 letters, digits, _ or -"}
 	}
@@ -147,6 +167,9 @@ func (b *Batch) check(seen int) error {
 	if (b.Message == "") == (b.MessageRef == "") {
 		return &FieldError{"message, message_ref", "give exactly one of the two"}
 	}
+	if len(b.Data) > DataBytes {
+		return tooMuchData(b.Data)
+	}
 	return b.DSN.check()
 }
 
@@ -159,37 +182,50 @@ func validID(id string) bool {
 	return len(id) <= 64
 }
 
-func (d *decoder) recipients() ([]string, error) {
+func (d *decoder) recipients() ([]Recipient, error) {
 	if d.next() != '[' {
-		return nil, d.mistyped("recipients", "a list of strings")
+		return nil, d.mistyped("recipients", "a list of addresses")
 	}
 	d.pos++
 	if d.next() == ']' {
 		d.pos++
 		return nil, nil
 	}
-	// Two quotes a recipient, and no ] before the end in all but odd lists:
-	// one allocation, of the right size.
+	// Two quotes a recipient that is a string, and no ] before the end in all
+	// but odd lists: one allocation, of the right size. Objects have more.
 	rest := d.text[d.pos:]
 	if i := strings.IndexByte(rest, ']'); i >= 0 {
 		rest = rest[:i]
 	}
-	list := make([]string, 0, strings.Count(rest, `"`)/2)
+	size := strings.Count(rest, `"`) / 2
+	if d.next() == '{' {
+		size = 64
+	}
+	list := make([]Recipient, 0, size)
+	var letters []Letter
 	for {
-		var r string
+		list = append(list, Recipient{})
+		r := &list[len(list)-1]
 		var err error
-		if d.next() == '"' {
-			r, err = d.string("")
-		} else {
-			err = d.mistyped("", "a string")
+		switch d.next() {
+		case '"':
+			r.Address, err = d.string("")
+		case '{':
+			if len(letters) == cap(letters) {
+				letters = make([]Letter, 0, 64) // what was made before stays where it is
+			}
+			letters = append(letters, Letter{})
+			r.Letter = &letters[len(letters)-1]
+			r.Address, err = d.letter(r.Letter)
+		default:
+			err = d.mistyped("", "a string or an object")
 		}
 		if err != nil {
 			if e, ok := errors.AsType[*FieldError](err); ok {
-				e.Field = "recipients[" + strconv.Itoa(len(list)) + "]"
+				e.Field = "recipients[" + strconv.Itoa(len(list)-1) + "]" + e.Field
 			}
 			return nil, err
 		}
-		list = append(list, r)
 		switch d.next() {
 		case ',':
 			d.pos++
@@ -275,7 +311,7 @@ func (d *decoder) escaped(field string, start, i int) (string, error) {
 		case d.text[i] == '\\':
 			r, n := unescape(d.text[i:])
 			if n == 0 {
-				return "", d.broken(field, `not an escape of JSON, or half of a surrogate pair`)
+				return "", d.broken(field, notAnEscape)
 			}
 			b.WriteRune(r)
 			i += n
@@ -368,6 +404,9 @@ func plainEnd(s string, i int) int {
 	}
 	return i
 }
+
+// notAnEscape is what is wrong with a backslash.
+const notAnEscape = "not an escape of JSON, or half of a surrogate pair"
 
 func (d *decoder) broken(field, reason string) error {
 	return &FieldError{field, fmt.Sprintf("broken JSON at offset %d: %s", d.pos, reason)}

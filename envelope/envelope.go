@@ -3,7 +3,8 @@
 // The way through it:
 //
 //  1. [Decode] reads a batch from its JSON, strictly: what is wrong comes back
-//     as a [FieldError] that names the field.
+//     as a [FieldError] that names the field. A batch of a later version is a
+//     [VersionError].
 //  2. [NewMessage] makes the message fit for the wire once, however many
 //     envelopes carry it: CRLF line ends, dots stuffed.
 //  3. [Batch.Plan] checks each address ([ParseAddress]), leaves out what is
@@ -19,26 +20,23 @@ import "strings"
 
 // A Group is the recipients of one domain, in the order of the batch; or, cut
 // for an envelope that may have several, of domains one after the other, and
-// Domain is empty.
-// Mailboxes[i] and Addresses[i] are the same recipient. Recipients that want
-// SMTPUTF8 make a group of their own: at a relay without it they must not take
-// their neighbours with them (RFC 6531 3.5).
+// Domain is empty. Recipients that want SMTPUTF8 make a group of their own: at a
+// relay without it they must not take their neighbours with them (RFC 6531 3.5).
 type Group struct {
-	Domain    string   // lower-case A-labels, or an address literal with its brackets
-	UTF8      bool     // the local parts are not ASCII
-	Mailboxes []string // as said in RCPT TO
-	Addresses []string // as published
+	Domain     string // lower-case A-labels, or an address literal with its brackets
+	UTF8       bool   // the local parts are not ASCII
+	Recipients []Recipient
 }
 
 // Len is the number of recipients left in the group.
-func (g *Group) Len() int { return len(g.Mailboxes) }
+func (g *Group) Len() int { return len(g.Recipients) }
 
 // Cut takes at most n recipients off the front of the group. It copies
 // nothing: the returned group shares memory with g.
 func (g *Group) Cut(n int) Group {
-	n = min(n, len(g.Mailboxes))
-	cut := Group{Domain: g.Domain, UTF8: g.UTF8, Mailboxes: g.Mailboxes[:n:n], Addresses: g.Addresses[:n:n]}
-	g.Mailboxes, g.Addresses = g.Mailboxes[n:], g.Addresses[n:]
+	n = min(n, len(g.Recipients))
+	cut := Group{Domain: g.Domain, UTF8: g.UTF8, Recipients: g.Recipients[:n:n]}
+	g.Recipients = g.Recipients[n:]
 	return cut
 }
 
@@ -47,12 +45,12 @@ func (g *Group) Cut(n int) Group {
 func (g *Group) Split() []Group {
 	groups := make([]Group, 0, 1)
 	for from := 0; from < g.Len(); {
-		domain := domainOf(g.Mailboxes[from])
+		domain := domainOf(g.Recipients[from].Mailbox)
 		to, ascii := from, true
-		for ; to < g.Len() && domainOf(g.Mailboxes[to]) == domain; to++ {
-			ascii = ascii && isASCII(g.Mailboxes[to])
+		for ; to < g.Len() && domainOf(g.Recipients[to].Mailbox) == domain; to++ {
+			ascii = ascii && isASCII(g.Recipients[to].Mailbox)
 		}
-		groups = append(groups, Group{Domain: domain, UTF8: !ascii, Mailboxes: g.Mailboxes[from:to:to], Addresses: g.Addresses[from:to:to]})
+		groups = append(groups, Group{Domain: domain, UTF8: !ascii, Recipients: g.Recipients[from:to:to]})
 		from = to
 	}
 	return groups

@@ -22,8 +22,14 @@ func FuzzDecode(f *testing.F) {
 	f.Add([]byte(`{"id":"1","from":"a@example.com","recipients":["x@example.net"],"message":"Subject: t\n\nhi\n"}`))
 	f.Add([]byte(`{"from":"","recipients":["\ud83d\ude00@example.net","]","\\\"]"],"message_ref":"m"}`))
 	f.Add([]byte(`{"from":"","recipients":["x"],"message_ref":"m","dsn_envid":"a+b","dsn_return":"HDRS","dsn_notify":"DELAY,FAILURE"}`))
+	f.Add([]byte(`{"version":2,"from":"","recipients":["x",{"to":"y","name":"Y","data":{"a":[1,-0.5e+3,true,null,{"b":"\u00fc"}]}}],"message_ref":"m","data":{"c":{}}}`))
+	f.Add([]byte(`{"new":[{"to":1}],"version":17}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		got, err := Decode(data)
+		if _, later := errors.AsType[*VersionError](err); later {
+			ofLaterVersion(t, data)
+			return
+		}
 		want, ok := decodeSlowly(data)
 		switch {
 		case ok && err != nil:
@@ -45,6 +51,17 @@ func FuzzDecode(f *testing.F) {
 			t.Fatalf("written and read again: %v (-want +got):\n%s", err, diff)
 		}
 	})
+}
+
+// ofLaterVersion checks that data is one JSON object, with a version above ours.
+func ofLaterVersion(t *testing.T, data []byte) {
+	var object map[string]json.RawMessage
+	if err := json.Unmarshal(data, &object); err != nil {
+		t.Fatalf("taken for a batch of a later version: %v", err)
+	}
+	if v := object["version"]; !regexp.MustCompile(`^([3-9]|[1-9][0-9]+)$`).Match(v) {
+		t.Fatalf("version %s taken for a later one", v)
+	}
 }
 
 func decodeSlowly(data []byte) (*Batch, bool) {
@@ -70,8 +87,21 @@ func decodeSlowly(data []byte) (*Batch, bool) {
 	var b Batch
 	_, from := fields["from"]
 	ok := from
+	b.Version = 1
+	if value, given := fields["version"]; given {
+		if !regexp.MustCompile(`^[1-9][0-9]*$`).Match(value) {
+			return nil, false
+		}
+		if string(value) != "1" && string(value) != "2" {
+			return nil, false // told apart below
+		}
+		b.Version = int(value[0] - '0')
+	}
 	for name, value := range fields {
 		switch name {
+		case "version":
+		case "data":
+			ok = objectSlowly(value, &b.Data) && len(value) <= DataBytes && ok
 		case "id":
 			ok = stringSlowly(value, &b.ID) && ok
 		case "from":
@@ -93,8 +123,8 @@ func decodeSlowly(data []byte) (*Batch, bool) {
 			var list []json.RawMessage
 			ok = json.Unmarshal(value, &list) == nil && ok
 			for _, value := range list {
-				var r string
-				ok = stringSlowly(value, &r) && ok
+				var r Recipient
+				ok = recipientSlowly(value, &r) && ok
 				b.Recipients = append(b.Recipients, r)
 			}
 		default:
@@ -107,12 +137,66 @@ func decodeSlowly(data []byte) (*Batch, bool) {
 	return &b, ok && len(b.Recipients) > 0 && (b.Message == "") != (b.MessageRef == "")
 }
 
+func recipientSlowly(value json.RawMessage, r *Recipient) bool {
+	if value[0] != '{' {
+		return stringSlowly(value, &r.Address)
+	}
+	r.Letter = new(Letter)
+	dec := json.NewDecoder(bytes.NewReader(value))
+	_, _ = dec.Token()
+	seen := map[string]bool{}
+	for dec.More() {
+		name, _ := dec.Token()
+		var value json.RawMessage
+		if dec.Decode(&value) != nil || seen[name.(string)] {
+			return false
+		}
+		seen[name.(string)] = true
+		ok := false
+		switch name {
+		case "to":
+			ok = stringSlowly(value, &r.Address)
+		case "name":
+			ok = stringSlowly(value, &r.Letter.Name)
+		case "data":
+			ok = objectSlowly(value, &r.Letter.Data)
+		}
+		if !ok {
+			return false
+		}
+	}
+	return seen["to"]
+}
+
+// objectSlowly reads an object that is not nested too deep.
+func objectSlowly(value json.RawMessage, into *string) bool {
+	if value[0] != '{' || !wholeCharacters(value) {
+		return false
+	}
+	*into = string(value)
+	depth := 0
+	for dec := json.NewDecoder(bytes.NewReader(value)); ; {
+		switch token, err := dec.Token(); {
+		case err != nil:
+			return errors.Is(err, io.EOF)
+		case token == json.Delim('{') || token == json.Delim('['):
+			depth++
+		case token == json.Delim('}') || token == json.Delim(']'):
+			depth--
+		}
+		if depth > deepest {
+			return false
+		}
+	}
+}
+
 // stringSlowly reads a string, but none that encoding/json would mend: half a
 // surrogate pair becomes U+FFFD there.
 func stringSlowly(value json.RawMessage, into *string) bool {
-	if value[0] != '"' || json.Unmarshal(value, into) != nil {
-		return false
-	}
+	return value[0] == '"' && json.Unmarshal(value, into) == nil && wholeCharacters(value)
+}
+
+func wholeCharacters(value json.RawMessage) bool {
 	units := regexp.MustCompile(`\\u[dD][89aAbB]..\\u[dD][c-fC-F]..|\\u([dD][89a-fA-F])|\\.`)
 	for _, m := range units.FindAllSubmatch(value, -1) {
 		if len(m[1]) > 0 {

@@ -9,10 +9,10 @@ type Plan struct {
 	recipients int
 }
 
-// An Invalid is a recipient that is no address.
+// An Invalid is a recipient that cannot be sent to.
 type Invalid struct {
-	Address string // as published
-	Err     error  // an *[AddressError]
+	Recipient Recipient
+	Err       error // an *[AddressError], or a *[FieldError] about what it was given beside the address
 }
 
 // Recipients is the number of recipients of the plan: those of its groups
@@ -32,8 +32,8 @@ func (b *Batch) Plan(settled func(mailbox string) bool) Plan {
 		placed:  make([]placement, 0, len(b.Recipients)),
 		domains: make(map[domain]int32),
 	}
-	for i, address := range b.Recipients {
-		p.add(int32(i), address)
+	for i := range b.Recipients {
+		p.add(int32(i), &b.Recipients[i])
 	}
 	p.place(b.Recipients)
 	return p.plan
@@ -64,11 +64,13 @@ type placement struct {
 	group     int32
 }
 
-func (p *planner) add(i int32, address string) {
-	a, err := ParseAddress(address)
+func (p *planner) add(i int32, r *Recipient) {
+	a, err := ParseAddress(r.Address)
 	if err != nil {
 		// Cannot be mistaken for a mailbox: every mailbox is a valid address.
-		a.Mailbox = address
+		a.Mailbox = r.Address
+	} else if r.Letter != nil && len(r.Letter.Data) > DataBytes {
+		err = tooMuchData(r.Letter.Data)
 	}
 	if _, twice := p.seen[a.Mailbox]; twice {
 		return
@@ -80,7 +82,7 @@ func (p *planner) add(i int32, address string) {
 	}
 	p.plan.recipients++
 	if err != nil {
-		p.plan.Invalid = append(p.plan.Invalid, Invalid{address, err})
+		p.plan.Invalid = append(p.plan.Invalid, Invalid{*r, err})
 		return
 	}
 	g := p.group(domain{a.Domain, a.UTF8})
@@ -105,19 +107,15 @@ func (p *planner) group(d domain) int32 {
 	return g
 }
 
-func (p *planner) place(addresses []string) {
-	n := len(p.placed)
-	memory := make([]string, 2*n)
-	mailboxes, published := memory[:n:n], memory[n:]
+func (p *planner) place(recipients []Recipient) {
+	memory := make([]Recipient, len(p.placed))
 	for g := range p.plan.Groups {
-		group, size := &p.plan.Groups[g], p.sizes[g]
-		group.Mailboxes, mailboxes = mailboxes[:0:size], mailboxes[size:]
-		group.Addresses, published = published[:0:size], published[size:]
+		size := p.sizes[g]
+		p.plan.Groups[g].Recipients, memory = memory[:0:size], memory[size:]
 	}
 	for i := range p.placed {
 		at := &p.placed[i]
-		group := &p.plan.Groups[at.group]
-		group.Mailboxes = append(group.Mailboxes, at.mailbox)
-		group.Addresses = append(group.Addresses, addresses[at.recipient])
+		group, r := &p.plan.Groups[at.group], &recipients[at.recipient]
+		group.Recipients = append(group.Recipients, Recipient{r.Address, at.mailbox, r.Letter})
 	}
 }

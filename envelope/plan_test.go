@@ -2,6 +2,7 @@ package envelope
 
 import (
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -10,14 +11,14 @@ import (
 
 func TestRecipientsAreGroupedByDomainInOrderOfFirstAppearance(t *testing.T) {
 	t.Parallel()
-	b := Batch{Recipients: []string{
+	b := Batch{Recipients: published(
 		"ann@b.test", "bob@a.test", "cid@B.test", "dan@[192.0.2.1]", "eve@a.test",
-	}}
+	)}
 	p := b.Plan(nil)
 	want := []Group{
-		{Domain: "b.test", Mailboxes: []string{"ann@b.test", "cid@b.test"}, Addresses: []string{"ann@b.test", "cid@B.test"}},
-		{Domain: "a.test", Mailboxes: []string{"bob@a.test", "eve@a.test"}, Addresses: []string{"bob@a.test", "eve@a.test"}},
-		{Domain: "[192.0.2.1]", Mailboxes: []string{"dan@[192.0.2.1]"}, Addresses: []string{"dan@[192.0.2.1]"}},
+		{Domain: "b.test", Recipients: []Recipient{{Address: "ann@b.test", Mailbox: "ann@b.test"}, {Address: "cid@B.test", Mailbox: "cid@b.test"}}},
+		{Domain: "a.test", Recipients: To("bob@a.test", "eve@a.test")},
+		{Domain: "[192.0.2.1]", Recipients: To("dan@[192.0.2.1]")},
 	}
 	if diff := cmp.Diff(want, p.Groups); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
@@ -26,11 +27,11 @@ func TestRecipientsAreGroupedByDomainInOrderOfFirstAppearance(t *testing.T) {
 
 func TestTheSameMailboxIsOneRecipientUnderTheAddressThatCameFirst(t *testing.T) {
 	t.Parallel()
-	b := Batch{Recipients: []string{
+	b := Batch{Recipients: published(
 		"ann@A.test", "ann@a.test", `"ann"@a.test`, "Ann@a.test", "nobody", "nobody",
-	}}
+	)}
 	p := b.Plan(nil)
-	want := []Group{{Domain: "a.test", Mailboxes: []string{"ann@a.test", "Ann@a.test"}, Addresses: []string{"ann@A.test", "Ann@a.test"}}}
+	want := []Group{{Domain: "a.test", Recipients: []Recipient{{Address: "ann@A.test", Mailbox: "ann@a.test"}, {Address: "Ann@a.test", Mailbox: "Ann@a.test"}}}}
 	if diff := cmp.Diff(want, p.Groups); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
@@ -41,14 +42,14 @@ func TestTheSameMailboxIsOneRecipientUnderTheAddressThatCameFirst(t *testing.T) 
 
 func TestAnInvalidAddressIsSetApartAndItsNeighboursStay(t *testing.T) {
 	t.Parallel()
-	b := Batch{Recipients: []string{"ann@a.test", "bob@a.test\r\nRCPT TO:<eve@a.test>", "", "cid@a.test"}}
+	b := Batch{Recipients: published("ann@a.test", "bob@a.test\r\nRCPT TO:<eve@a.test>", "", "cid@a.test")}
 	p := b.Plan(nil)
-	if len(p.Groups) != 1 || !slices.Equal(p.Groups[0].Mailboxes, []string{"ann@a.test", "cid@a.test"}) {
+	if len(p.Groups) != 1 || !slices.Equal(p.Groups[0].Recipients, To("ann@a.test", "cid@a.test")) {
 		t.Errorf("groups: %+v", p.Groups)
 	}
 	var got []string
 	for _, invalid := range p.Invalid {
-		got = append(got, invalid.Address+" | "+invalid.Err.Error())
+		got = append(got, invalid.Recipient.Address+" | "+invalid.Err.Error())
 	}
 	want := []string{
 		"bob@a.test\r\nRCPT TO:<eve@a.test> | " + `"bob@a.test\r\nRCPT TO:<eve@a.test>": has the control character U+000D`,
@@ -61,7 +62,7 @@ func TestAnInvalidAddressIsSetApartAndItsNeighboursStay(t *testing.T) {
 
 func TestWhatIsSettledIsLeftOut(t *testing.T) {
 	t.Parallel()
-	b := Batch{Recipients: []string{"ann@a.test", "bob@B.test", "nobody", "cid@a.test", "no one", "bob@b.test"}}
+	b := Batch{Recipients: published("ann@a.test", "bob@B.test", "nobody", "cid@a.test", "no one", "bob@b.test")}
 	var asked []string
 	p := b.Plan(func(mailbox string) bool {
 		asked = append(asked, mailbox)
@@ -70,21 +71,21 @@ func TestWhatIsSettledIsLeftOut(t *testing.T) {
 	if diff := cmp.Diff([]string{"ann@a.test", "bob@b.test", "nobody", "cid@a.test", "no one"}, asked); diff != "" {
 		t.Errorf("asked (-want +got):\n%s", diff)
 	}
-	want := []Group{{Domain: "a.test", Mailboxes: []string{"ann@a.test"}, Addresses: []string{"ann@a.test"}}}
+	want := []Group{{Domain: "a.test", Recipients: To("ann@a.test")}}
 	if diff := cmp.Diff(want, p.Groups); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
-	if len(p.Invalid) != 1 || p.Invalid[0].Address != "no one" || p.Recipients() != 2 || p.Settled != 3 {
+	if len(p.Invalid) != 1 || p.Invalid[0].Recipient.Address != "no one" || p.Recipients() != 2 || p.Settled != 3 {
 		t.Errorf("invalid %v, %d recipients, %d settled", p.Invalid, p.Recipients(), p.Settled)
 	}
 }
 
 func TestRecipientsThatWantSMTPUTF8DoNotHoldUpTheirNeighbours(t *testing.T) {
 	t.Parallel()
-	b := Batch{Recipients: []string{"ann@a.test", "jörg@a.test", "bob@a.test", "zoë@a.test"}}
+	b := Batch{Recipients: published("ann@a.test", "jörg@a.test", "bob@a.test", "zoë@a.test")}
 	want := []Group{
-		{Domain: "a.test", Mailboxes: []string{"ann@a.test", "bob@a.test"}, Addresses: []string{"ann@a.test", "bob@a.test"}},
-		{Domain: "a.test", UTF8: true, Mailboxes: []string{"jörg@a.test", "zoë@a.test"}, Addresses: []string{"jörg@a.test", "zoë@a.test"}},
+		{Domain: "a.test", Recipients: To("ann@a.test", "bob@a.test")},
+		{Domain: "a.test", UTF8: true, Recipients: To("jörg@a.test", "zoë@a.test")},
 	}
 	p := b.Plan(nil)
 	if diff := cmp.Diff(want, p.Groups); diff != "" {
@@ -97,18 +98,18 @@ func TestRecipientsThatWantSMTPUTF8DoNotHoldUpTheirNeighbours(t *testing.T) {
 
 func TestEnvelopesAreCutFromTheFrontUntilNothingIsLeft(t *testing.T) {
 	t.Parallel()
-	b := Batch{Recipients: []string{"a@a.test", "b@a.test", "c@a.test", "x@b.test"}}
+	b := Batch{Recipients: published("a@a.test", "b@a.test", "c@a.test", "x@b.test")}
 	p := b.Plan(nil)
 	g := &p.Groups[0]
-	_ = append(g.Mailboxes, "y@a.test")
+	_ = append(g.Recipients, To("y@a.test")...)
 	first, rest, none := g.Cut(2), g.Cut(100), g.Cut(1)
-	if !slices.Equal(first.Mailboxes, []string{"a@a.test", "b@a.test"}) || !slices.Equal(rest.Mailboxes, []string{"c@a.test"}) || none.Len() != 0 || g.Len() != 0 {
+	if !slices.Equal(first.Recipients, To("a@a.test", "b@a.test")) || !slices.Equal(rest.Recipients, To("c@a.test")) || none.Len() != 0 || g.Len() != 0 {
 		t.Errorf("cut %v, %v, %v, left %v", first, rest, none, g)
 	}
 	// An envelope's owner may append without writing into its neighbour.
-	_ = append(first.Mailboxes, "y@a.test")
-	_ = append(rest.Addresses, "y@a.test")
-	if rest.Mailboxes[0] != "c@a.test" || p.Groups[1].Mailboxes[0] != "x@b.test" {
+	_ = append(first.Recipients, To("y@a.test")...)
+	_ = append(rest.Recipients, To("y@a.test")...)
+	if rest.Recipients[0].Mailbox != "c@a.test" || p.Groups[1].Recipients[0].Mailbox != "x@b.test" {
 		t.Error("appending to one envelope changed another")
 	}
 }
@@ -120,7 +121,8 @@ func TestAPlanLosesNobodyAndSaysNobodyTwice(t *testing.T) {
 			return rapid.SampledFrom([]string{"ann", "Ann", `"ann"`, "bob", "jörg", "a b", ""}).Draw(t, "local") +
 				rapid.SampledFrom([]string{"@a.test", "@A.test", "@b.test", "@[192.0.2.1]", "@c.test.", ""}).Draw(t, "domain")
 		})
-		b := Batch{Recipients: rapid.SliceOf(address).Draw(t, "recipients")}
+		list := rapid.SliceOf(address).Draw(t, "recipients")
+		b := Batch{Recipients: published(list...)}
 		settled := rapid.MapOf(address, rapid.Bool()).Draw(t, "settled")
 		p := b.Plan(func(mailbox string) bool { return settled[mailbox] })
 
@@ -131,7 +133,7 @@ func TestAPlanLosesNobodyAndSaysNobodyTwice(t *testing.T) {
 		}
 		var order []key
 		groups, invalid, known, left := map[key][]string{}, []string(nil), map[string]bool{}, 0
-		for _, r := range b.Recipients {
+		for _, r := range list {
 			a, err := ParseAddress(r)
 			if err != nil {
 				a.Mailbox = r
@@ -161,8 +163,8 @@ func TestAPlanLosesNobodyAndSaysNobodyTwice(t *testing.T) {
 			var got []string
 			for g.Len() > 0 {
 				cut := g.Cut(rapid.IntRange(1, 3).Draw(t, "grant"))
-				for j := range cut.Mailboxes {
-					got = append(got, cut.Mailboxes[j], cut.Addresses[j])
+				for _, r := range cut.Recipients {
+					got = append(got, r.Mailbox, r.Address)
 				}
 			}
 			if k := (key{g.Domain, g.UTF8}); k != order[i] || !slices.Equal(got, groups[k]) {
@@ -170,7 +172,7 @@ func TestAPlanLosesNobodyAndSaysNobodyTwice(t *testing.T) {
 			}
 		}
 		for i := range p.Invalid {
-			if p.Invalid[i].Address != invalid[i] {
+			if p.Invalid[i].Recipient.Address != invalid[i] {
 				t.Fatalf("invalid: %v, want %q", p.Invalid, invalid)
 			}
 		}
@@ -191,20 +193,18 @@ func TestAnEnvelopeOfManyDomainsSplitsIntoItsGroupsAgain(t *testing.T) {
 		domain := rapid.SampledFrom([]string{"a.test", "B.test", "[192.0.2.1]", "[IPv6:2001:db8::1]", "bücher.test"})
 		var b Batch
 		for range rapid.IntRange(1, 30).Draw(t, "recipients") {
-			b.Recipients = append(b.Recipients, local.Draw(t, "local")+"@"+domain.Draw(t, "domain"))
+			b.Recipients = append(b.Recipients, published(local.Draw(t, "local")+"@"+domain.Draw(t, "domain"))...)
 		}
 		groups := b.Plan(nil).Groups
 		var across Group
 		for _, g := range groups {
-			across.Mailboxes = append(across.Mailboxes, g.Mailboxes...)
-			across.Addresses = append(across.Addresses, g.Addresses...)
+			across.Recipients = append(across.Recipients, g.Recipients...)
 		}
 		var want []Group // neighbours that differ by UTF8 alone come back as one
 		for _, g := range groups {
 			if last := len(want) - 1; last >= 0 && want[last].Domain == g.Domain {
 				want[last].UTF8 = true
-				want[last].Mailboxes = slices.Concat(want[last].Mailboxes, g.Mailboxes)
-				want[last].Addresses = slices.Concat(want[last].Addresses, g.Addresses)
+				want[last].Recipients = slices.Concat(want[last].Recipients, g.Recipients)
 				continue
 			}
 			want = append(want, g)
@@ -213,4 +213,18 @@ func TestAnEnvelopeOfManyDomainsSplitsIntoItsGroupsAgain(t *testing.T) {
 			t.Fatalf("(-want +got):\n%s", diff)
 		}
 	})
+}
+
+func TestTooMuchDataIsTheRecipientsOwnTrouble(t *testing.T) {
+	t.Parallel()
+	list := published("ann@a.test", "bob@a.test", "cid@a.test")
+	list[0].Letter = &Letter{Data: `{"a":"` + strings.Repeat("x", DataBytes-8) + `"}`}
+	list[1].Letter = &Letter{Data: `{"a":"` + strings.Repeat("x", DataBytes-7) + `"}`}
+	p := (&Batch{Recipients: list}).Plan(nil)
+	if len(p.Groups) != 1 || p.Groups[0].Len() != 2 || p.Groups[0].Recipients[0].Letter != list[0].Letter {
+		t.Errorf("groups: %+v", p.Groups)
+	}
+	if len(p.Invalid) != 1 || p.Invalid[0].Recipient != list[1] || p.Invalid[0].Err.Error() != "data: has 32769 bytes, 32768 are the most" {
+		t.Errorf("invalid: %+v", p.Invalid)
+	}
 }

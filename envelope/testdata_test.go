@@ -53,7 +53,7 @@ func TestTheShippedListIsTwoThousandRecipientsWithALongTail(t *testing.T) {
 			line = strings.TrimSuffix(inner, ">")
 		}
 		if line != "" && line[0] != '#' {
-			b.Recipients = append(b.Recipients, line)
+			b.Recipients = append(b.Recipients, Recipient{Address: line})
 		}
 	}
 	p := b.Plan(nil)

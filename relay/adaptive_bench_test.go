@@ -20,7 +20,7 @@ import (
 // endless is a source that never runs out.
 type endless struct {
 	pool       *relay.Pool
-	recipients []string
+	recipients []envelope.Recipient
 	message    *envelope.Message
 	accepted   atomic.Int64
 	stalled    atomic.Int64
@@ -152,7 +152,7 @@ func benchmarkAdaptive(b *testing.B, addr string, adaptive bool) {
 		b.Fatal(err)
 	}
 	for i := range 10 {
-		s.recipients = append(s.recipients, fmt.Sprintf("r%d@example.net", i))
+		s.recipients = append(s.recipients, envelope.To(fmt.Sprintf("r%d@example.net", i))...)
 	}
 	const span = 20 * time.Second
 	for b.Loop() {

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"bulkmail/envelope"
 	"bulkmail/relay/smtp"
 )
 
@@ -42,7 +43,7 @@ func newSupply(envelopes, recipients int) *supply {
 	s.left.Store(int64(envelopes))
 	s.out.Store(int64(envelopes))
 	for range cap(s.spare) {
-		s.spare <- &Envelope{Envelope: smtp.Envelope{Recipients: make([]string, recipients), Results: make([]smtp.Result, recipients)}}
+		s.spare <- &Envelope{Envelope: smtp.Envelope{Recipients: make([]envelope.Recipient, recipients), Results: make([]smtp.Result, recipients)}}
 	}
 	return s
 }

@@ -64,8 +64,8 @@ func (s *dummySession) Send(ctx context.Context, e *smtp.Envelope, _ func() *smt
 	if s.file != nil {
 		s.buf.Reset()
 		fmt.Fprintf(&s.buf, "MAIL FROM:<%s>\r\n", e.From)
-		for _, to := range e.Recipients {
-			fmt.Fprintf(&s.buf, "RCPT TO:<%s>\r\n", to)
+		for i := range e.Recipients {
+			fmt.Fprintf(&s.buf, "RCPT TO:<%s>\r\n", e.Recipients[i].Mailbox)
 		}
 		s.buf.WriteString("DATA\r\n")
 		if e.Message != nil {

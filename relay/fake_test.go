@@ -132,7 +132,7 @@ func (s *recorderSession) Send(ctx context.Context, e *smtp.Envelope, next func(
 	}
 	s.r.mu.Lock()
 	defer s.r.mu.Unlock()
-	s.r.sent = append(s.r.sent, sending{time.Now(), began, s.no, slices.Clone(e.Recipients), followed})
+	s.r.sent = append(s.r.sent, sending{time.Now(), began, s.no, mailboxes(e.Recipients), followed})
 	if s.r.reply != nil {
 		err := s.r.reply(len(s.r.sent), e)
 		s.dead = err != nil && !s.r.survives
@@ -140,6 +140,14 @@ func (s *recorderSession) Send(ctx context.Context, e *smtp.Envelope, next func(
 	}
 	answer(e, smtp.Accepted)
 	return nil
+}
+
+func mailboxes(recipients []envelope.Recipient) []string {
+	list := make([]string, len(recipients))
+	for i, r := range recipients {
+		list[i] = r.Mailbox
+	}
+	return list
 }
 
 func answer(e *smtp.Envelope, status smtp.Status) {
@@ -232,7 +240,7 @@ func (l *list) Cut(g Grant) *Envelope {
 	}
 	cut := l.queue[:n:n]
 	l.queue = l.queue[n:]
-	return &Envelope{Envelope: smtp.Envelope{From: "news@example.com", Recipients: cut, Message: l.message}, Domain: "example.net", Addresses: cut}
+	return &Envelope{Envelope: smtp.Envelope{From: "news@example.com", Recipients: envelope.To(cut...), Message: l.message}, Domain: "example.net"}
 }
 
 func (l *list) Settle(e *Envelope, relay string, err error) {
@@ -243,11 +251,11 @@ func (l *list) Settle(e *Envelope, relay string, err error) {
 	}
 	for i, r := range e.Results {
 		if r.Status == smtp.NotAttempted {
-			l.queue = append(l.queue, e.Recipients[i])
+			l.queue = append(l.queue, e.Recipients[i].Mailbox)
 			again = true
 			continue
 		}
-		l.settled[e.Recipients[i]]++
+		l.settled[e.Recipients[i].Mailbox]++
 		l.status[r.Status]++
 		if r.Status == smtp.Accepted {
 			l.by[relay]++

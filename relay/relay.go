@@ -61,9 +61,8 @@ type Grant struct {
 // An Envelope is an SMTP envelope on its way through the pool.
 type Envelope struct {
 	smtp.Envelope
-	Source    Source   // set by the pool
-	Domain    string   // that its recipients share; empty: they are of several
-	Addresses []string // as published; the same order as Recipients
+	Source Source // set by the pool
+	Domain string // that its recipients share; empty: they are of several
 
 	allowance Allowance // that its messages were taken from
 }

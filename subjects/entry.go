@@ -53,6 +53,15 @@ type Entry struct {
 	Results []Results `json:"results,omitempty"`
 }
 
+// Outcome is what became of a recipient, or of several in the same way.
+type Outcome struct {
+	Status   Status
+	Relay    string
+	Code     int
+	Enhanced string
+	Text     string
+}
+
 // Results is what became of some recipients in the same way.
 type Results struct {
 	Status     Status   `json:"status"`
@@ -61,4 +70,9 @@ type Results struct {
 	Enhanced   string   `json:"enhanced,omitempty"`
 	Text       string   `json:"text,omitempty"`
 	Recipients []string `json:"recipients"` // as published
+}
+
+// Outcome is r without the recipients.
+func (r *Results) Outcome() Outcome {
+	return Outcome{r.Status, r.Relay, r.Code, r.Enhanced, r.Text}
 }

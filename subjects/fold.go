@@ -28,13 +28,9 @@ type State struct {
 
 // Result is the newest thing known about a recipient.
 type Result struct {
-	Status   Status
-	Relay    string
-	Code     int
-	Enhanced string
-	Text     string
-	Attempt  int
-	Time     time.Time
+	Outcome
+	Attempt int
+	Time    time.Time
 }
 
 // Final tells whether nothing more will happen to the recipient; not if nothing
@@ -97,7 +93,7 @@ func (s *State) record(after *Result, recipients []string, changed func(string, 
 }
 
 func newResult(e *Entry, r *Results) *Result {
-	return &Result{r.Status, r.Relay, r.Code, r.Enhanced, r.Text, e.Attempt, e.Time}
+	return &Result{r.Outcome(), e.Attempt, e.Time}
 }
 
 // Journals folds the journals of many batches, by batch, as their entries stand

@@ -98,7 +98,7 @@ func TestAResultKeepsWhatWasSaidAndWhen(t *testing.T) {
 	s.Fold(entry(3, 2, subjects.Recorded, subjects.Results{
 		Status: subjects.Deferred, Relay: "r", Code: 451, Enhanced: "4.2.0", Text: "later", Recipients: []string{"a"},
 	}), nil)
-	want := &subjects.Result{Status: subjects.Deferred, Relay: "r", Code: 451, Enhanced: "4.2.0", Text: "later", Attempt: 2, Time: start.Add(3 * time.Minute)}
+	want := &subjects.Result{Outcome: subjects.Outcome{Status: subjects.Deferred, Relay: "r", Code: 451, Enhanced: "4.2.0", Text: "later"}, Attempt: 2, Time: start.Add(3 * time.Minute)}
 	if diff := cmp.Diff(want, s.Results["a"]); diff != "" {
 		t.Error(diff)
 	}

@@ -28,12 +28,11 @@ func (a *attempt) take(g relay.Grant) envelope.Group {
 		return cut
 	}
 	n = min(n, g.Messages)
-	across := envelope.Group{UTF8: head.UTF8, Mailboxes: make([]string, 0, n), Addresses: make([]string, 0, n)}
+	across := envelope.Group{UTF8: head.UTF8, Recipients: make([]envelope.Recipient, 0, n)}
 	for across.Len() < n {
 		head := &a.queue[0]
 		cut := head.Cut(n - across.Len())
-		across.Mailboxes = append(across.Mailboxes, cut.Mailboxes...)
-		across.Addresses = append(across.Addresses, cut.Addresses...)
+		across.Recipients = append(across.Recipients, cut.Recipients...)
 		if head.Len() == 0 {
 			a.queue = a.queue[1:]
 		}

@@ -54,7 +54,7 @@ func TestARelayThatTakesSeveralDomainsGetsSparseOnesTogether(t *testing.T) {
 			post := openSink(t, sink.Options{Recorder: kept.record})
 			h.hire(t, worker.Options{}, post.relay(t, ofDomains(test.domains), func(c *relay.Config) { c.EnvelopeLimit = test.limit }))
 			list := sparse(60)
-			h.publish(t, "c", envelope.Batch{ID: "1", Recipients: list})
+			h.publish(t, "c", envelope.Batch{ID: "1", Recipients: envelope.To(list...)})
 			l := h.ledger(t, "c", "1")
 			l.until(subjects.Done)
 			onceEach(t, post.seen(), list)
@@ -71,7 +71,7 @@ func TestEachRecipientOfAnEnvelopeOfManyDomainsHasItsOwnResult(t *testing.T) {
 	post := openSink(t, sink.Options{}, "RCPT:*@d7.test=550 5.1.1 no such user", "RCPT first 1:*@d9.test=451 4.7.1 greylisted")
 	h.hire(t, worker.Options{}, post.relay(t, ofDomains(0)))
 	list := sparse(20)
-	h.publish(t, "c", envelope.Batch{ID: "1", Recipients: list})
+	h.publish(t, "c", envelope.Batch{ID: "1", Recipients: envelope.To(list...)})
 	l := h.ledger(t, "c", "1")
 	if done := l.until(subjects.Done); done.Attempt != 2 {
 		t.Errorf("it took %d attempts", done.Attempt)
@@ -105,7 +105,7 @@ func TestWhatAServerHadNoRoomForGoesOutByItsDomains(t *testing.T) {
 	for i := range 30 {
 		list = append(list, people(3, fmt.Sprintf("d%d.test", i))...)
 	}
-	h.publish(t, "c", envelope.Batch{ID: "1", Recipients: list})
+	h.publish(t, "c", envelope.Batch{ID: "1", Recipients: envelope.To(list...)})
 	l := h.ledger(t, "c", "1")
 	if done := l.until(subjects.Done); done.Attempt != 1 {
 		t.Errorf("it took %d attempts", done.Attempt)
@@ -139,7 +139,7 @@ func TestRecipientsThatWantSMTPUTF8ShareNoEnvelopeWithOthers(t *testing.T) {
 	for i := range 8 {
 		list = append(list, fmt.Sprintf("ü@d%d.test", i))
 	}
-	h.publish(t, "c", envelope.Batch{ID: "1", Recipients: list})
+	h.publish(t, "c", envelope.Batch{ID: "1", Recipients: envelope.To(list...)})
 	h.ledger(t, "c", "1").until(subjects.Done)
 	onceEach(t, post.seen(), list)
 	for _, recipients := range kept.all {
@@ -165,7 +165,7 @@ type fragileSession struct {
 }
 
 func (s *fragileSession) Send(ctx context.Context, e *smtp.Envelope, next func() *smtp.Envelope) error {
-	if slices.Contains(e.Recipients, s.poison) {
+	if slices.Contains(mailboxes(e.Recipients), s.poison) {
 		s.dead = true
 		return &smtp.Error{MBS: "MBS009"}
 	}
@@ -179,7 +179,7 @@ func TestADomainThatBreaksConnectionsHoldsUpNoOther(t *testing.T) {
 	r.Dialer = post
 	h.hire(t, worker.Options{RetryDelays: worker.Schedule{patience}}, r)
 	list := sparse(20)
-	h.publish(t, "c", envelope.Batch{ID: "1", Recipients: list})
+	h.publish(t, "c", envelope.Batch{ID: "1", Recipients: envelope.To(list...)})
 	l := h.ledger(t, "c", "1")
 	for len(l.newest) < len(list) {
 		l.until(subjects.Recorded)

@@ -34,11 +34,11 @@ func TestABatchPublishedAgainIsSentToTheNewRecipientsOnly(t *testing.T) {
 	e := h.hire(t, worker.Options{}, post.relay())
 	list := people(30, "example.net", "example.org")
 	l := h.ledger(t, "c", "1")
-	h.publish(t, "c", envelope.Batch{ID: "1", Recipients: append([]string{"p1@EXAMPLE.org"}, list[:20]...)})
+	h.publish(t, "c", envelope.Batch{ID: "1", Recipients: envelope.To(append([]string{"p1@EXAMPLE.org"}, list[:20]...)...)})
 	l.until(subjects.Done)
-	h.publish(t, "c", envelope.Batch{ID: "1", Recipients: list[:20]}) // the same
-	respelt := append([]string{"p0@EXAMPLE.NET"}, list...)            // more, and one in another spelling
-	h.publish(t, "c", envelope.Batch{ID: "1", Recipients: respelt})
+	h.publish(t, "c", envelope.Batch{ID: "1", Recipients: envelope.To(list[:20]...)}) // the same
+	respelt := append([]string{"p0@EXAMPLE.NET"}, list...)                            // more, and one in another spelling
+	h.publish(t, "c", envelope.Batch{ID: "1", Recipients: envelope.To(respelt...)})
 	l.until(subjects.Done)
 	e.leave(t)
 	onceEach(t, post.seen(), list)
@@ -66,13 +66,13 @@ func TestADoneBatchThatIsDeliveredAgainIsJustAcked(t *testing.T) {
 	l := h.ledger(t, "c", "1")
 	first := h.hire(t, worker.Options{}, post.relay())
 	list := people(5, "example.net")
-	h.publish(t, "c", envelope.Batch{ID: "1", Recipients: list})
+	h.publish(t, "c", envelope.Batch{ID: "1", Recipients: envelope.To(list...)})
 	l.until(subjects.Done)
 	first.leave(t)
 	before := h.stored(t, h.names.OutcomesStream())
 
-	h.publish(t, "c", envelope.Batch{ID: "1", Recipients: list})
-	h.publish(t, "c", envelope.Batch{ID: "2", Recipients: people(1, "example.org")})
+	h.publish(t, "c", envelope.Batch{ID: "1", Recipients: envelope.To(list...)})
+	h.publish(t, "c", envelope.Batch{ID: "2", Recipients: envelope.To(people(1, "example.org")...)})
 	second := h.hire(t, worker.Options{Batches: 1}, post.relay())
 	h.ledger(t, "c", "2").until(subjects.Done)
 	second.leave(t)
@@ -93,13 +93,13 @@ func TestABatchThatComesBackBeforeItsTimeIsLeftAlone(t *testing.T) {
 	post.reply = later(&full, "@full.test")
 	e := h.hire(t, worker.Options{RetryDelays: worker.Schedule{time.Hour}}, post.relay())
 	list := []string{"a@example.net", "b@full.test"}
-	h.publish(t, "c", envelope.Batch{ID: "1", Recipients: list})
+	h.publish(t, "c", envelope.Batch{ID: "1", Recipients: envelope.To(list...)})
 	e.log.wait(t, "attempt over", 1)
 	entries := h.stored(t, h.names.OutcomesStream())
 
 	full.Store(false)
-	h.publish(t, "c", envelope.Batch{ID: "1", Recipients: list})
-	h.publish(t, "c", envelope.Batch{ID: "2", Recipients: []string{"last@example.net"}})
+	h.publish(t, "c", envelope.Batch{ID: "1", Recipients: envelope.To(list...)})
+	h.publish(t, "c", envelope.Batch{ID: "2", Recipients: envelope.To("last@example.net")})
 	h.ledger(t, "c", "2").until(subjects.Done)
 	e.leave(t)
 	if n := post.seen()["b@full.test"]; n != 0 {
@@ -122,10 +122,10 @@ func TestNewRecipientsOfARestingBatchAreSentToAtOnce(t *testing.T) {
 	full.Store(true)
 	post.reply = later(&full, "@full.test")
 	e := h.hire(t, worker.Options{RetryDelays: worker.Schedule{time.Hour}}, post.relay())
-	h.publish(t, "c", envelope.Batch{ID: "1", Recipients: []string{"a@example.net", "b@full.test"}})
+	h.publish(t, "c", envelope.Batch{ID: "1", Recipients: envelope.To("a@example.net", "b@full.test")})
 	e.log.wait(t, "attempt over", 1)
 	full.Store(false)
-	h.publish(t, "c", envelope.Batch{ID: "1", Recipients: []string{"a@example.net", "b@full.test", "c@example.net"}})
+	h.publish(t, "c", envelope.Batch{ID: "1", Recipients: envelope.To("a@example.net", "b@full.test", "c@example.net")})
 	line := e.log.wait(t, "attempt over", 2)
 	if line.attrs["accepted"] != "1" || line.attrs["deferred"] != "1" || line.attrs["verdict"] != "nak" {
 		t.Errorf("the second attempt: %v", line.attrs)
@@ -140,7 +140,7 @@ func TestWhenNoRelayCanTakeAnythingTheBatchGoesBackUncounted(t *testing.T) {
 	first := h.hireWith(t, worker.Options{RetryFor: time.Nanosecond}, relay.Options{DialBackoff: time.Hour, MaxBackoff: time.Hour, Backoff: time.Hour},
 		relay.Relay{Config: relay.Config{Name: "away", Connections: 1, MaxConnectionAttempts: 1, WorthlessFor: time.Hour}, Dialer: away{}})
 	list := people(50, "example.net", "example.org")
-	h.publish(t, "c", envelope.Batch{ID: "1", Recipients: list})
+	h.publish(t, "c", envelope.Batch{ID: "1", Recipients: envelope.To(list...)})
 	line := first.log.wait(t, "attempt over", 1)
 	if line.attrs["attempt"] != "1" || line.attrs["waiting"] != "2" && line.attrs["waiting"] != "50" || line.attrs["verdict"] != "nak" {
 		t.Errorf("the attempt ended with %v", line.attrs)
@@ -157,7 +157,7 @@ func TestWhenNoRelayCanTakeAnythingTheBatchGoesBackUncounted(t *testing.T) {
 	post := newMemory()
 	l := h.ledger(t, "c", "1")
 	h.hire(t, worker.Options{}, post.relay())
-	h.publish(t, "c", envelope.Batch{ID: "1", Recipients: list})
+	h.publish(t, "c", envelope.Batch{ID: "1", Recipients: envelope.To(list...)})
 	if done := l.until(subjects.Done); done.Attempt != 1 {
 		t.Errorf("this is attempt %d: the one without a relay was counted", done.Attempt)
 	}
@@ -173,10 +173,10 @@ func TestWhileNoRelayCanTakeAnythingNothingIsPulledAndWhatWasComesBackInTime(t *
 	e := h.hire(t, worker.Options{}, smtpRelay(t, "late", late.Addr()), smtpRelay(t, "soon", soon.Addr()))
 	first, second := people(50, "example.net"), people(50, "example.org")
 	began := time.Now()
-	h.publish(t, "c", envelope.Batch{ID: "first", Recipients: first})
+	h.publish(t, "c", envelope.Batch{ID: "first", Recipients: envelope.To(first...)})
 	e.log.wait(t, "no relay can take anything, pausing", 1)
 	soon.SetRules(nil)
-	h.publish(t, "c", envelope.Batch{ID: "second", Recipients: second})
+	h.publish(t, "c", envelope.Batch{ID: "second", Recipients: envelope.To(second...)})
 	over := e.log.wait(t, "attempt over", 1)
 	if again, err := time.ParseDuration(over.attrs["again_in"]); err != nil || again > hint || again < hint-time.Since(began) || over.attrs["waiting"] != "50" {
 		t.Errorf("the batch in hand went back with %v, the first relay can take it in %v", over.attrs, hint)
@@ -206,12 +206,12 @@ func TestAWorkerThatWaitsForItsRelaysGoesOnWhenTheyAreConfiguredAnew(t *testing.
 	parked := openSink(t, sink.Options{}, "MAIL=421 4.7.0 try again in 1 hour")
 	e := h.hire(t, worker.Options{Batches: 1}, smtpRelay(t, "parked", parked.Addr()))
 	first, second := people(50, "example.net"), people(50, "example.org")
-	h.publish(t, "c", envelope.Batch{ID: "first", Recipients: first})
+	h.publish(t, "c", envelope.Batch{ID: "first", Recipients: envelope.To(first...)})
 	over := e.log.wait(t, "attempt over", 1)
 	if again, err := time.ParseDuration(over.attrs["again_in"]); err != nil || again > time.Minute {
 		t.Errorf("the batch in hand went back for %v: nobody could have it sooner", again)
 	}
-	h.publish(t, "c", envelope.Batch{ID: "second", Recipients: second})
+	h.publish(t, "c", envelope.Batch{ID: "second", Recipients: envelope.To(second...)})
 	e.pool.Configure([]relay.Relay{post.relay()})
 	e.worker.Resume()
 	h.ledger(t, "c", "second").until(subjects.Done)
@@ -226,7 +226,7 @@ func TestARelayThatComesBackSoonIsWaitedFor(t *testing.T) {
 		post.relay(t, func(c *relay.Config) { c.MaxConnectionAttempts = 0 }))
 	list := people(50, "example.net", "example.org")
 	l := h.ledger(t, "c", "1")
-	h.publish(t, "c", envelope.Batch{ID: "1", Recipients: list})
+	h.publish(t, "c", envelope.Batch{ID: "1", Recipients: envelope.To(list...)})
 	l.until(subjects.Claimed)
 	post.SetRules(nil)
 	if done := l.until(subjects.Done); done.Attempt != 1 {
@@ -243,7 +243,7 @@ func TestAnUnwellRelayCostsNobodyAnAttempt(t *testing.T) {
 	well := openSink(t, sink.Options{})
 	e := h.hire(t, worker.Options{}, smtpRelay(t, "sick", sick.Addr()), smtpRelay(t, "well", well.Addr()))
 	list := people(300, "example.net", "example.org", "example.com")
-	h.publish(t, "c", envelope.Batch{ID: "1", Recipients: list})
+	h.publish(t, "c", envelope.Batch{ID: "1", Recipients: envelope.To(list...)})
 	l := h.ledger(t, "c", "1")
 	l.until(subjects.Done)
 	e.leave(t)
@@ -269,7 +269,7 @@ func TestWorkGoesOnWhenTheBrokerComesBack(t *testing.T) {
 	for i := range 6 {
 		list := people(20, fmt.Sprintf("d%d.test", i))
 		all = append(all, list)
-		h.publish(t, "c", envelope.Batch{ID: fmt.Sprint(i), Recipients: list})
+		h.publish(t, "c", envelope.Batch{ID: fmt.Sprint(i), Recipients: envelope.To(list...)})
 	}
 	<-post.arrived
 	<-post.arrived
@@ -314,7 +314,7 @@ func TestAWorkerWaitsForItsBroker(t *testing.T) {
 		}
 	})
 	e.log.wait(t, "working", 1)
-	h.publish(t, "c", envelope.Batch{ID: "1", Recipients: people(3, "example.net")})
+	h.publish(t, "c", envelope.Batch{ID: "1", Recipients: envelope.To(people(3, "example.net")...)})
 	h.ledger(t, "c", "1").until(subjects.Done)
 	onceEach(t, post.seen(), people(3, "example.net"))
 }

@@ -50,7 +50,7 @@ type attempt struct {
 	over      bool // finished is closed
 
 	counts   map[subjects.Status]int // of this attempt
-	deferred map[string]reply        // by recipient; also those that rest
+	deferred map[string]deferred     // by address as published; also those that rest
 	due      time.Time               // of the first that rests; zero: none does
 }
 
@@ -60,16 +60,10 @@ type waiting struct {
 	tries int
 }
 
-// reply is what makes results alike.
-type reply struct {
-	relay    string
-	code     int
-	enhanced string
-	text     string
-}
-
-func (r reply) results(status subjects.Status, recipients []string) subjects.Results {
-	return subjects.Results{Status: status, Relay: r.relay, Code: r.code, Enhanced: r.enhanced, Text: r.text, Recipients: recipients}
+// deferred is a recipient and what it was deferred with.
+type deferred struct {
+	recipient envelope.Recipient
+	subjects.Outcome
 }
 
 func newAttempt(d *delivery, groups []envelope.Group, message *envelope.Message, r rest) *attempt {
@@ -175,17 +169,19 @@ func (a *attempt) pause(why error) {
 
 // cancel gives what is left of the batch the outcome cancelled.
 func (a *attempt) cancel() {
-	left := make(map[reply][]string)
+	left := make(map[subjects.Outcome][]envelope.Recipient)
 	a.mu.Lock()
-	for recipient, r := range a.deferred {
-		left[r] = append(left[r], recipient)
+	for _, d := range a.deferred {
+		d.Status = subjects.Cancelled
+		left[d.Outcome] = append(left[d.Outcome], d.recipient)
 	}
+	unsent := subjects.Outcome{Status: subjects.Cancelled}
 	for _, g := range a.queue {
-		left[reply{}] = append(left[reply{}], g.Addresses...)
+		left[unsent] = append(left[unsent], g.Recipients...)
 	}
 	a.mu.Unlock()
-	for r, recipients := range left {
-		a.record(r.results(subjects.Cancelled, recipients))
+	for o, recipients := range left {
+		a.record(o, recipients)
 	}
 }
 
@@ -228,10 +224,10 @@ func (a *attempt) announce(relayName string, e *relay.Envelope) func(context.Con
 		a.announced[e] = true
 		a.mu.Unlock()
 		// Who was refused at RCPT has a verdict, and cannot be in doubt.
-		taken := make([]string, 0, len(e.Addresses))
-		for i, address := range e.Addresses {
+		taken := make([]envelope.Recipient, 0, len(e.Recipients))
+		for i, r := range e.Recipients {
 			if e.Results[i].Reply == nil {
-				taken = append(taken, address)
+				taken = append(taken, r)
 			}
 		}
 		if err := a.hold.Sending(ctx, relayName, taken); err != nil {
@@ -271,14 +267,13 @@ func (a *attempt) Cut(g relay.Grant) *relay.Envelope {
 	e := &relay.Envelope{
 		Envelope: smtp.Envelope{
 			From:       a.batch.From,
-			Recipients: cut.Mailboxes,
+			Recipients: cut.Recipients,
 			Message:    a.message,
 			DSN:        a.dsn,
 			BeforeEnd:  a.beforeEnd,
 			Results:    make([]smtp.Result, cut.Len()),
 		},
-		Domain:    cut.Domain,
-		Addresses: cut.Addresses,
+		Domain: cut.Domain,
 	}
 	if a.o.InDoubt == Skip {
 		e.BeforeEnd = a.announce(g.Relay, e)
@@ -301,24 +296,18 @@ func (a *attempt) Settle(e *relay.Envelope, relayName string, err error) {
 		tries++
 	}
 	var again envelope.Group
-	groups := make([]subjects.Results, 0, 1)
 	for i := 0; i < len(e.Results); {
 		end := i + 1
 		for end < len(e.Results) && e.Results[end] == e.Results[i] {
 			end++
 		}
-		addresses := e.Addresses[i:end:end]
-		status, r := a.outcome(e.Results[i], relayName, announced || tries >= maxTries)
-		if status == "" {
-			again.Mailboxes = append(again.Mailboxes, e.Recipients[i:end]...)
-			again.Addresses = append(again.Addresses, addresses...)
+		alike := e.Recipients[i:end:end]
+		if o := a.outcome(e.Results[i], relayName, announced || tries >= maxTries); o.Status == "" {
+			again.Recipients = append(again.Recipients, alike...)
 		} else {
-			groups = append(groups, r.results(status, addresses))
+			a.record(o, alike)
 		}
 		i = end
-	}
-	for _, r := range groups {
-		a.record(r)
 	}
 
 	a.mu.Lock()
@@ -342,14 +331,14 @@ func unwell(err error) bool {
 }
 
 // record passes results to the journal and counts them.
-func (a *attempt) record(r subjects.Results) {
-	a.hold.Record(r)
+func (a *attempt) record(o subjects.Outcome, recipients []envelope.Recipient) {
+	a.hold.Record(o, recipients)
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.counts[r.Status] += len(r.Recipients)
-	if r.Status == subjects.Deferred {
-		for _, address := range r.Recipients {
-			a.deferred[address] = reply{r.Relay, r.Code, r.Enhanced, r.Text}
+	a.counts[o.Status] += len(recipients)
+	if o.Status == subjects.Deferred {
+		for _, r := range recipients {
+			a.deferred[r.Address] = deferred{r, o}
 		}
 	}
 }
@@ -358,38 +347,38 @@ func (a *attempt) record(r subjects.Results) {
 // the recipient is sent to again in this attempt, unless that was the last time.
 // Recipients on record as sending are not put back: a worker that died now would
 // leave them in doubt for good.
-func (a *attempt) outcome(r smtp.Result, relayName string, last bool) (subjects.Status, reply) {
-	said := reply{relay: relayName}
+func (a *attempt) outcome(r smtp.Result, relayName string, last bool) subjects.Outcome {
+	o := subjects.Outcome{Relay: relayName}
 	if r.Reply != nil {
-		said.code, said.enhanced, said.text = r.Reply.Code, r.Reply.Enhanced, r.Reply.Text
-		if len(said.text) > textBytes {
-			said.text = said.text[:textBytes]
+		o.Code, o.Enhanced, o.Text = r.Reply.Code, r.Reply.Enhanced, r.Reply.Text
+		if len(o.Text) > textBytes {
+			o.Text = o.Text[:textBytes]
 		}
 	}
 	switch r.Status {
 	case smtp.Accepted:
-		return subjects.Accepted, said
+		o.Status = subjects.Accepted
 	case smtp.Rejected:
-		return subjects.Rejected, said
+		o.Status = subjects.Rejected
 	case smtp.Deferred:
-		return subjects.Deferred, said
+		o.Status = subjects.Deferred
 	case smtp.InDoubt:
-		if said.text == "" {
-			said.code, said.enhanced, said.text = doubtCode, doubtEnhanced, "connection lost after the end of the data: it may have been accepted"
+		if o.Text == "" {
+			o.Code, o.Enhanced, o.Text = doubtCode, doubtEnhanced, "connection lost after the end of the data: it may have been accepted"
 		}
+		o.Status = subjects.Deferred
 		if a.o.InDoubt == Skip {
-			return subjects.InDoubt, said
+			o.Status = subjects.InDoubt
 		}
-		return subjects.Deferred, said
 	case smtp.NotAttempted:
 		if last {
-			if said.text == "" {
-				said.code, said.enhanced, said.text = doubtCode, doubtEnhanced, "not sent: the connection was lost"
+			if o.Text == "" {
+				o.Code, o.Enhanced, o.Text = doubtCode, doubtEnhanced, "not sent: the connection was lost"
 			}
-			return subjects.Deferred, said
+			o.Status = subjects.Deferred
 		}
 	}
-	return "", said
+	return o
 }
 
 // Stalled implements [relay.Source].

@@ -85,6 +85,13 @@ func (d *delivery) keep(ctx context.Context) (letGo func()) {
 // returns what is left to do, if anything.
 func (d *delivery) begin(ctx, intake context.Context, meta *jetstream.MsgMetadata) (settle func()) {
 	batch, err := envelope.Decode(d.msg.Data())
+	if err == nil && batch.Letters() {
+		err = &envelope.VersionError{Version: max(batch.Version, 2)}
+	}
+	if later, ok := errors.AsType[*envelope.VersionError](err); ok {
+		d.leaveToOthers(ctx, later)
+		return nil
+	}
 	if err == nil && !subjects.ValidID(d.campaign) {
 		err = &envelope.FieldError{Field: "subject", Reason: "the campaign is 1 to 64 letters, digits, - or _"}
 	}
@@ -121,10 +128,10 @@ func (e *ending) after(steps func()) {
 // by mistake.
 const recipientBytes = 64 << 10
 
-func recordable(recipients []string) error {
-	for i, r := range recipients {
-		if len(r) > recipientBytes {
-			return &envelope.FieldError{Field: fmt.Sprintf("recipients[%d]", i), Reason: fmt.Sprintf("has %d octets, which no address has", len(r))}
+func recordable(recipients []envelope.Recipient) error {
+	for i := range recipients {
+		if n := len(recipients[i].Address); n > recipientBytes {
+			return &envelope.FieldError{Field: fmt.Sprintf("recipients[%d]", i), Reason: fmt.Sprintf("has %d octets, which no address has", n)}
 		}
 	}
 	return nil
@@ -186,10 +193,10 @@ func (d *delivery) run(ctx, intake context.Context) (settle func()) {
 	}
 	d.journalTrouble(nil)
 	for _, invalid := range plan.Invalid {
-		a.record(rejectedLocally(invalid))
+		a.record(rejectedLocally(invalid.Err), []envelope.Recipient{invalid.Recipient})
 	}
-	for recipient, r := range rest.doubtful {
-		a.record(r.results(subjects.InDoubt, []string{recipient}))
+	for _, d := range rest.doubtful {
+		a.record(d.Outcome, []envelope.Recipient{d.recipient})
 	}
 	tally := a.run(ctx, intake)
 	return func() { d.settle(ctx, a, tally, began) }
@@ -198,14 +205,14 @@ func (d *delivery) run(ctx, intake context.Context) (settle func()) {
 // rest is the recipients of a batch that are not to be sent to in this attempt
 // although they are not final, as published.
 type rest struct {
-	deferred map[string]reply // by an earlier attempt, and not due yet
-	due      time.Time        // the first of these
-	doubtful map[string]reply // announced by an earlier attempt that died
+	deferred map[string]deferred // by an earlier attempt, and not due yet
+	due      time.Time           // the first of these
+	doubtful map[string]deferred // announced by an earlier attempt that died
 }
 
 // plan leaves out of the batch what earlier attempts settled, and what rests.
 func (d *delivery) plan(now time.Time, cancelled bool) (envelope.Plan, rest) {
-	r := rest{deferred: make(map[string]reply), doubtful: make(map[string]reply)}
+	r := rest{deferred: make(map[string]deferred), doubtful: make(map[string]deferred)}
 	if len(d.state.Results) == 0 && len(d.state.Announced) == 0 {
 		return d.batch.Plan(nil), r
 	}
@@ -231,7 +238,10 @@ func (d *delivery) plan(now time.Time, cancelled bool) (envelope.Plan, rest) {
 			return true
 		}
 		if announced, doubt := d.state.Announced[published]; doubt && d.o.InDoubt == Skip {
-			r.doubtful[published] = reply{announced.Relay, doubtCode, doubtEnhanced, "the worker was lost between the end of the data and the reply"}
+			r.doubtful[published] = deferred{envelope.Recipient{Address: published, Mailbox: mailbox}, subjects.Outcome{
+				Status: subjects.InDoubt, Relay: announced.Relay, Code: doubtCode, Enhanced: doubtEnhanced,
+				Text: "the worker was lost between the end of the data and the reply",
+			}}
 			return true
 		}
 		if !ok {
@@ -244,10 +254,22 @@ func (d *delivery) plan(now time.Time, cancelled bool) (envelope.Plan, rest) {
 		if len(r.deferred) == 0 || due.Before(r.due) {
 			r.due = due
 		}
-		r.deferred[published] = reply{last.Relay, last.Code, last.Enhanced, last.Text}
+		r.deferred[published] = deferred{envelope.Recipient{Address: published, Mailbox: mailbox}, last.Outcome}
 		return true
 	})
 	return plan, r
+}
+
+// laterDelay is how long a batch rests that only a later release can send.
+const laterDelay = time.Minute
+
+// leaveToOthers returns a batch to the queue for a worker of a release that
+// knows its version.
+func (d *delivery) leaveToOthers(ctx context.Context, why *envelope.VersionError) {
+	if _, said := d.saidVersions.LoadOrStore(fmt.Sprint(d.campaign, " ", why.Version), true); !said {
+		d.log.WarnContext(ctx, "batches of a later version stay in the queue for a worker that knows it", "campaign", d.campaign, "version", why.Version, "looked_at_again_in", laterDelay)
+	}
+	d.nak(ctx, laterDelay)
 }
 
 // comeBack returns a batch that could not be begun through no fault of its own.
@@ -262,13 +284,11 @@ func (d *delivery) letGo(ctx context.Context, err error) {
 	d.log.WarnContext(ctx, "batch let go", "campaign", d.campaign, "batch", d.id, "reason", err)
 }
 
-func rejectedLocally(invalid envelope.Invalid) subjects.Results {
-	reason := invalid.Err.Error()
-	if a, ok := errors.AsType[*envelope.AddressError](invalid.Err); ok {
-		reason = a.Reason // the address itself stands beside it, and alike reasons share an entry
+func rejectedLocally(why error) subjects.Outcome {
+	o := subjects.Outcome{Status: subjects.Rejected, Code: 554, Enhanced: "5.6.0", Text: "not sent: " + why.Error()}
+	if a, ok := errors.AsType[*envelope.AddressError](why); ok {
+		// The address itself stands beside it, and alike reasons share an entry.
+		o.Code, o.Enhanced, o.Text = 553, "5.1.3", "not sent: "+a.Reason
 	}
-	return subjects.Results{
-		Status: subjects.Rejected, Code: 553, Enhanced: "5.1.3", Text: "not sent: " + reason,
-		Recipients: []string{invalid.Address},
-	}
+	return o
 }

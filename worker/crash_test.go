@@ -38,7 +38,7 @@ func TestAnotherWorkerGoesOnWhereADeadOneEnded(t *testing.T) {
 			process := h.fork(t, "dead", post.Addr(), inDoubt, 10)
 			list := people(200, "example.net")
 			l := h.ledger(t, "c", "1")
-			h.publish(t, "c", envelope.Batch{ID: "1", Recipients: list})
+			h.publish(t, "c", envelope.Batch{ID: "1", Recipients: envelope.To(list...)})
 			for range 8 {
 				<-transactions
 			}
@@ -112,7 +112,7 @@ func TestAWorkerCutOffFromTheBrokerStopsSending(t *testing.T) {
 	first := h.hireOn(t, nc, js, worker.Options{Name: "lonely"}, relay.Options{}, lonely.relay(oneSession, tenAnEnvelope))
 	list := people(100, "example.net")
 	l := h.ledger(t, "c", "1")
-	h.publish(t, "c", envelope.Batch{ID: "1", Recipients: list})
+	h.publish(t, "c", envelope.Batch{ID: "1", Recipients: envelope.To(list...)})
 	<-lonely.arrived
 	lonely.gate <- struct{}{} // the first ten are accepted
 	<-lonely.arrived          // the next ten are in flight
@@ -151,7 +151,7 @@ func TestRepliesAreKeptWhileTheBrokerIsAwayForAMoment(t *testing.T) {
 	e := h.hireOn(t, nc, js, worker.Options{}, relay.Options{}, post.relay(oneSession, tenAnEnvelope))
 	list := people(50, "example.net")
 	l := h.ledger(t, "c", "1")
-	h.publish(t, "c", envelope.Batch{ID: "1", Recipients: list})
+	h.publish(t, "c", envelope.Batch{ID: "1", Recipients: envelope.To(list...)})
 	<-post.arrived
 	w.cut(true)
 	post.gate <- struct{}{}
@@ -179,7 +179,7 @@ func TestRecipientsInDoubt(t *testing.T) {
 			e := h.hireWith(t, worker.Options{InDoubt: inDoubt}, relay.Options{Backoff: time.Millisecond, DialBackoff: time.Millisecond}, post.relay(t))
 			list := people(40, "example.net", "doubt.test")
 			l := h.ledger(t, "c", "1")
-			h.publish(t, "c", envelope.Batch{ID: "1", Recipients: list})
+			h.publish(t, "c", envelope.Batch{ID: "1", Recipients: envelope.To(list...)})
 			l.until(subjects.Done)
 			e.leave(t)
 			want := map[subjects.Status]int{subjects.Accepted: 40}
@@ -214,7 +214,7 @@ func TestCampaignsThatStop(t *testing.T) {
 	e := h.hire(t, worker.Options{Batches: 2}, post.relay(oneSession, tenAnEnvelope))
 	list := people(30, "example.net")
 	l := h.ledger(t, "stop", "1")
-	h.publish(t, "stop", envelope.Batch{ID: "1", Recipients: list})
+	h.publish(t, "stop", envelope.Batch{ID: "1", Recipients: envelope.To(list...)})
 	flying := <-post.arrived
 	h.campaign(t, "stop", subjects.CampaignCancelled)
 	e.log.wait(t, "campaign changed", 1)
@@ -227,8 +227,8 @@ func TestCampaignsThatStop(t *testing.T) {
 
 	h.campaign(t, "pause", subjects.CampaignPaused)
 	e.log.wait(t, "campaign changed", 2)
-	h.publish(t, "pause", envelope.Batch{ID: "1", Recipients: people(3, "pause.test")})
-	h.publish(t, "go", envelope.Batch{ID: "1", Recipients: people(3, "go.test")})
+	h.publish(t, "pause", envelope.Batch{ID: "1", Recipients: envelope.To(people(3, "pause.test")...)})
+	h.publish(t, "go", envelope.Batch{ID: "1", Recipients: envelope.To(people(3, "go.test")...)})
 	h.ledger(t, "go", "1").until(subjects.Done)
 	e.leave(t)
 	if n := h.queued(t); n != 1 {

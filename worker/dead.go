@@ -45,16 +45,17 @@ func (d *delivery) expire(ctx context.Context, a *attempt) error {
 	rest := *d.batch
 	rest.ID = d.id
 	rest.Recipients = nil
-	byReply := make(map[reply][]string)
+	byReply := make(map[subjects.Outcome][]envelope.Recipient)
 	codes := make(map[string]bool)
-	for recipient, r := range a.deferred {
-		rest.Recipients = append(rest.Recipients, recipient)
-		byReply[r] = append(byReply[r], recipient)
-		if r.code != 0 {
-			codes[strconv.Itoa(r.code)] = true
+	for _, r := range a.deferred {
+		rest.Recipients = append(rest.Recipients, r.recipient)
+		if r.Code != 0 {
+			codes[strconv.Itoa(r.Code)] = true
 		}
+		r.Status = subjects.Expired
+		byReply[r.Outcome] = append(byReply[r.Outcome], r.recipient)
 	}
-	slices.Sort(rest.Recipients)
+	slices.SortFunc(rest.Recipients, func(a, b envelope.Recipient) int { return strings.Compare(a.Address, b.Address) })
 	reason := "deferred until " + d.o.RetryFor.String() + " after the first attempt were over"
 	list := make([]string, 0, len(codes))
 	for code := range codes {
@@ -67,8 +68,8 @@ func (d *delivery) expire(ctx context.Context, a *attempt) error {
 			return err
 		}
 	}
-	for r, recipients := range byReply {
-		a.record(r.results(subjects.Expired, recipients))
+	for o, recipients := range byReply {
+		a.record(o, recipients)
 	}
 	return nil
 }

@@ -145,7 +145,7 @@ func TestADeadLetterCanBePublishedAgain(t *testing.T) {
 	h, post := newHouse(t), newMemory()
 	h.hire(t, worker.Options{}, post.relay())
 	list := people(3, "example.net")
-	batch := envelope.Batch{ID: "1", Recipients: list, MessageRef: "late"}
+	batch := envelope.Batch{ID: "1", Recipients: envelope.To(list...), MessageRef: "late"}
 	h.publish(t, "c", batch)
 	letter := h.tail(t, h.names.DeadStream(), h.names.Dead("c")).next()
 	h.putMessage(t, "late", "Subject: late\n\nhi\n")
@@ -227,26 +227,26 @@ func TestWhatExpiresOfALargeBatchIsSeveralDeadLettersIfItMust(t *testing.T) {
 	h, post := newHouse(t), newMemory()
 	post.reply = func(string) *smtp.Reply { return &smtp.Reply{Code: 451, Text: "later", Command: "RCPT"} }
 	e := h.hire(t, worker.Options{RetryDelays: worker.Schedule{time.Millisecond}, RetryFor: time.Millisecond}, post.relay())
-	b := envelope.Batch{From: "a@b.test", Message: "Subject: t\n\nhi\n"}
+	var list []string
 	local := strings.Repeat("l", 50)
-	for size := 0; size < int(h.nc.MaxPayload())-200; size += len(b.Recipients[len(b.Recipients)-1]) + 3 {
-		b.Recipients = append(b.Recipients, fmt.Sprintf("%s%d@d%d.test", local, len(b.Recipients), len(b.Recipients)%3))
+	for size := 0; size < int(h.nc.MaxPayload())-200; size += len(list[len(list)-1]) + 3 {
+		list = append(list, fmt.Sprintf("%s%d@d%d.test", local, len(list), len(list)%3))
 	}
-	h.publish(t, "c", b)
+	h.publish(t, "c", envelope.Batch{From: "a@b.test", Message: "Subject: t\n\nhi\n", Recipients: envelope.To(list...)})
 	letters := h.tail(t, h.names.DeadStream(), h.names.Dead("c"))
 	left := make(map[string]int)
-	for len(left) < len(b.Recipients) {
+	for len(left) < len(list) {
 		part, err := envelope.Decode(letters.next().Data())
 		if err != nil {
 			t.Fatal(err)
 		}
 		for _, r := range part.Recipients {
-			left[r]++
+			left[r.Address]++
 		}
 	}
 	e.log.wait(t, "attempt over", 1)
 	e.leave(t)
-	onceEach(t, left, b.Recipients)
+	onceEach(t, left, list)
 	if n := h.queued(t); n != 0 {
 		t.Errorf("%d batches are left on the queue", n)
 	}

@@ -20,7 +20,7 @@ func TestABatchIsDeliveredAndLeavesTheQueue(t *testing.T) {
 	h, post := newHouse(t), openSink(t, sink.Options{})
 	e := h.hire(t, worker.Options{Name: "w1"}, post.relay(t))
 	list := people(250, "example.net", "example.org", "example.com")
-	h.publish(t, "spring", envelope.Batch{ID: "0001", Recipients: list})
+	h.publish(t, "spring", envelope.Batch{ID: "0001", Recipients: envelope.To(list...)})
 
 	l := h.ledger(t, "spring", "0001")
 	done := l.until(subjects.Done)
@@ -44,9 +44,9 @@ func TestTheSameMailboxTwiceIsSentOnceAndInvalidAddressesHarmNobody(t *testing.T
 	t.Parallel()
 	h, post := newHouse(t), newMemory()
 	h.hire(t, worker.Options{}, post.relay())
-	h.publish(t, "c", envelope.Batch{ID: "1", Recipients: []string{
+	h.publish(t, "c", envelope.Batch{ID: "1", Recipients: envelope.To(
 		"ann@example.net", "ann@EXAMPLE.net", "no address", "bob@example.org", "", "x@@example.net", "eve@example.net\r\nRCPT TO:<all@example.net>",
-	}})
+	)})
 	l := h.ledger(t, "c", "1")
 	l.until(subjects.Done)
 	onceEach(t, post.seen(), []string{"ann@example.net", "bob@example.org"})
@@ -65,7 +65,7 @@ func TestOnlyInvalidAddressesAreDoneWithoutARelay(t *testing.T) {
 	t.Parallel()
 	h := newHouse(t)
 	e := h.hire(t, worker.Options{})
-	h.publish(t, "c", envelope.Batch{ID: "1", Recipients: []string{"nobody", "@"}})
+	h.publish(t, "c", envelope.Batch{ID: "1", Recipients: envelope.To("nobody", "@")})
 	l := h.ledger(t, "c", "1")
 	l.until(subjects.Done)
 	if diff := cmp.Diff(map[subjects.Status]int{subjects.Rejected: 2}, l.tally()); diff != "" {
@@ -84,7 +84,7 @@ func TestMixedResultsInOneBatch(t *testing.T) {
 	post := openSink(t, sink.Options{}, "RCPT:*@gone.test=550 5.1.1 no such user", "RCPT:*@full.test=451 4.2.2 mailbox full", "DATA:*@spam.test=554 5.7.1 spam")
 	e := h.hire(t, worker.Options{RetryDelays: worker.Schedule{50 * time.Millisecond}}, post.relay(t))
 	list := people(1000, "example.net", "gone.test", "full.test", "spam.test", "example.org")
-	h.publish(t, "c", envelope.Batch{ID: "mix", Recipients: list})
+	h.publish(t, "c", envelope.Batch{ID: "mix", Recipients: envelope.To(list...)})
 
 	l := h.ledger(t, "c", "mix")
 	for l.attempt < 4 { // it has come back three times
@@ -151,7 +151,7 @@ func TestWhatIsDeferredForEverExpiresAndIsADeadLetter(t *testing.T) {
 	}
 	e := h.hire(t, worker.Options{RetryDelays: worker.Schedule{20 * time.Millisecond}, RetryFor: 300 * time.Millisecond}, post.relay())
 	list := people(9, "example.net", "full.test", "grey.test")
-	h.publish(t, "c", envelope.Batch{ID: "1", Recipients: list, Message: "Subject: rest\n\nhi\n"})
+	h.publish(t, "c", envelope.Batch{ID: "1", Recipients: envelope.To(list...), Message: "Subject: rest\n\nhi\n"})
 
 	letter := h.tail(t, h.names.DeadStream(), h.names.Dead("c")).next()
 	rest, err := envelope.Decode(letter.Data())
@@ -159,8 +159,11 @@ func TestWhatIsDeferredForEverExpiresAndIsADeadLetter(t *testing.T) {
 		t.Fatalf("a dead letter must be fit to be published again: %v", err)
 	}
 	want := &envelope.Batch{
-		ID: "1", From: "news@example.com", Message: "Subject: rest\n\nhi\n",
-		Recipients: []string{"p1@full.test", "p2@grey.test", "p4@full.test", "p5@grey.test", "p7@full.test", "p8@grey.test"},
+		Version: 1, ID: "1", From: "news@example.com", Message: "Subject: rest\n\nhi\n",
+		Recipients: []envelope.Recipient{
+			{Address: "p1@full.test"}, {Address: "p2@grey.test"}, {Address: "p4@full.test"},
+			{Address: "p5@grey.test"}, {Address: "p7@full.test"}, {Address: "p8@grey.test"},
+		},
 	}
 	if diff := cmp.Diff(want, rest); diff != "" {
 		t.Error(diff)
@@ -202,7 +205,7 @@ func TestTwoWorkersShareTheQueue(t *testing.T) {
 		id := fmt.Sprint("b", i)
 		list := people(40, id+".test", id+".example")
 		all = append(all, list)
-		h.publish(t, "c", envelope.Batch{ID: id, Recipients: list})
+		h.publish(t, "c", envelope.Batch{ID: id, Recipients: envelope.To(list...)})
 	}
 	for _, post := range posts { // both have begun
 		<-post.arrived

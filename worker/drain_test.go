@@ -26,7 +26,7 @@ func TestADrainFinishesWhatIsInFlightAndHandsOverTheRestAtOnce(t *testing.T) {
 	for i := range 5 {
 		list := people(100, fmt.Sprintf("d%d.test", i))
 		all = append(all, list)
-		h.publish(t, "c", envelope.Batch{ID: fmt.Sprint(i), Recipients: list})
+		h.publish(t, "c", envelope.Batch{ID: fmt.Sprint(i), Recipients: envelope.To(list...)})
 	}
 	flying := <-busy.arrived // one envelope is in flight, and will be for a while
 	first.quit()
@@ -71,7 +71,7 @@ func TestADrainOverTheWireSendsNobodyTwice(t *testing.T) {
 	for i := range 20 {
 		list := people(200, fmt.Sprintf("a%d.test", i), fmt.Sprintf("b%d.test", i))
 		all = append(all, list)
-		h.publish(t, "c", envelope.Batch{ID: fmt.Sprint(i), Recipients: list})
+		h.publish(t, "c", envelope.Batch{ID: fmt.Sprint(i), Recipients: envelope.To(list...)})
 	}
 	for i := range 4 { // four workers come and go
 		e := h.hire(t, worker.Options{Name: fmt.Sprint(i), Batches: 3}, post.relay(t, tenAnEnvelope))
@@ -100,7 +100,7 @@ func TestADrainThatTakesTooLongCutsAndStillWritesDownWhatItKnows(t *testing.T) {
 	e := h.hire(t, worker.Options{DrainTimeout: 500 * time.Millisecond}, stuck.relay(oneSession, tenAnEnvelope))
 	list := people(30, "example.net")
 	l := h.ledger(t, "c", "1")
-	h.publish(t, "c", envelope.Batch{ID: "1", Recipients: list})
+	h.publish(t, "c", envelope.Batch{ID: "1", Recipients: envelope.To(list...)})
 	<-stuck.arrived
 	stuck.gate <- struct{}{} // the first envelope is answered
 	<-stuck.arrived

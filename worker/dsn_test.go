@@ -40,7 +40,7 @@ func TestABatchMayAskForDeliveryStatusNotifications(t *testing.T) {
 	r.Dialer = asked
 	h.hire(t, worker.Options{}, r)
 	for id, dsn := range map[string]envelope.DSN{"with": {EnvelopeID: "QQ314159", Return: "HDRS", Notify: "FAILURE"}, "without": {}} {
-		h.publish(t, "c", envelope.Batch{ID: id, Recipients: []string{id + "@example.net"}, DSN: dsn})
+		h.publish(t, "c", envelope.Batch{ID: id, Recipients: envelope.To(id + "@example.net"), DSN: dsn})
 		h.ledger(t, "c", id).until(subjects.Done)
 		want := smtp.DSN{EnvelopeID: dsn.EnvelopeID, Return: dsn.Return, Notify: dsn.Notify, OriginalRecipient: dsn != envelope.DSN{}}
 		if got := <-asked.dsn; got != want {

@@ -26,7 +26,7 @@ func TestALongListBehindASlowRelayTakesLittleMemory(t *testing.T) {
 			list[n] = fmt.Sprintf("b%d-%s", i, list[n])
 		}
 		all = append(all, list)
-		h.publish(t, "c", envelope.Batch{ID: fmt.Sprint(i), Recipients: list})
+		h.publish(t, "c", envelope.Batch{ID: fmt.Sprint(i), Recipients: envelope.To(list...)})
 	}
 	p := h.fork(t, "w", post.Addr(), worker.Resend, 50)
 	l := &ledger{tail: h.tail(t, h.names.OutcomesStream(), h.names.CampaignOutcomes("c")), newest: make(map[string]outcome)}

@@ -34,7 +34,7 @@ func TestAMessageByReferenceIsFetchedOnceForManyBatches(t *testing.T) {
 	for i := range 30 {
 		list := people(20, fmt.Sprintf("d%d.test", i))
 		all = append(all, list)
-		h.publish(t, "c", envelope.Batch{ID: fmt.Sprint(i), Recipients: list, MessageRef: "large"})
+		h.publish(t, "c", envelope.Batch{ID: fmt.Sprint(i), Recipients: envelope.To(list...), MessageRef: "large"})
 	}
 	l := &ledger{tail: h.tail(t, h.names.OutcomesStream(), h.names.CampaignOutcomes("c")), newest: make(map[string]outcome)}
 	for range 30 {
@@ -61,7 +61,7 @@ func TestAMessagePutAnewUnderItsNameIsSentAsItIsNow(t *testing.T) {
 	for i, text := range []string{"Subject: a\r\n\r\nfirst\r\n", "Subject: a\r\n\r\nsecond\r\n"} {
 		h.putMessage(t, "m", text)
 		id := fmt.Sprint(i)
-		h.publish(t, "c", envelope.Batch{ID: id, Recipients: people(1, id+".test"), MessageRef: "m"})
+		h.publish(t, "c", envelope.Batch{ID: id, Recipients: envelope.To(people(1, id+".test")...), MessageRef: "m"})
 		h.ledger(t, "c", id).until(subjects.Done)
 	}
 	if len(post.wire) != 2 {
@@ -73,7 +73,7 @@ func TestLineEndsOfAMessageAreOfOneKindOnTheWire(t *testing.T) {
 	t.Parallel()
 	h, post := newHouse(t), newMemory()
 	e := h.hire(t, worker.Options{}, post.relay())
-	h.publish(t, "c", envelope.Batch{ID: "1", Recipients: people(1, "example.net"), Message: "Subject: t\n\n.\na\rb\r\n.\r\nMAIL FROM:<x@example.net>\n"})
+	h.publish(t, "c", envelope.Batch{ID: "1", Recipients: envelope.To(people(1, "example.net")...), Message: "Subject: t\n\n.\na\rb\r\n.\r\nMAIL FROM:<x@example.net>\n"})
 	h.ledger(t, "c", "1").until(subjects.Done)
 	e.leave(t)
 	for wire := range post.wire {
@@ -96,7 +96,7 @@ func TestTheObjectStoreIsAskedOnceForBatchesThatWaitTogether(t *testing.T) {
 	}
 	const batches, slots = 60, 4
 	for i := range batches {
-		h.publish(t, "c", envelope.Batch{ID: fmt.Sprint(i), Recipients: people(5, fmt.Sprintf("d%d.test", i)), MessageRef: "m"})
+		h.publish(t, "c", envelope.Batch{ID: fmt.Sprint(i), Recipients: envelope.To(people(5, fmt.Sprintf("d%d.test", i))...), MessageRef: "m"})
 	}
 	h.hire(t, worker.Options{Batches: slots}, post.relay())
 	l := &ledger{tail: h.tail(t, h.names.OutcomesStream(), h.names.CampaignOutcomes("c")), newest: make(map[string]outcome)}

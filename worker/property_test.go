@@ -12,6 +12,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"pgregory.net/rapid"
 
+	"bulkmail/envelope"
 	"bulkmail/subjects"
 	"bulkmail/worker"
 	"bulkmail/worker/journal"
@@ -180,7 +181,7 @@ func (m *model) claim(to int) {
 		m.Fatal(err)
 	}
 	if len(doubtful) > 0 {
-		o.hold.Record(subjects.Results{Status: subjects.InDoubt, Recipients: doubtful})
+		o.hold.Record(subjects.Outcome{Status: subjects.InDoubt}, envelope.To(doubtful...))
 	}
 	m.owners[to] = o
 }
@@ -214,21 +215,21 @@ func (m *model) send(o *owner, n int) {
 		return // what a worker looks at before each envelope
 	default:
 	}
-	envelope := o.waiting[:n]
+	sent := o.waiting[:n]
 	if m.inDoubt == worker.Skip {
-		if err := o.hold.Sending(m.ctx, "relay", envelope); err != nil {
+		if err := o.hold.Sending(m.ctx, "relay", envelope.To(sent...)); err != nil {
 			return
 		}
 	}
 	settled := m.settled()
-	for _, r := range envelope {
+	for _, r := range sent {
 		if status, ok := settled[r]; ok {
 			m.Fatalf("%s is sent to although it is %s", r, status)
 		}
 	}
 	o.waiting = o.waiting[n:]
-	o.flying = append(o.flying, envelope...)
-	o.begun = append(o.begun, envelope...)
+	o.flying = append(o.flying, sent...)
+	o.begun = append(o.begun, sent...)
 }
 
 // reply has the relay answer one recipient, also to who lost the batch.
@@ -247,7 +248,7 @@ func (m *model) answer(o *owner, status subjects.Status) {
 	case subjects.Deferred:
 		o.deferred = append(o.deferred, r)
 	}
-	o.hold.Record(subjects.Results{Status: status, Relay: "relay", Recipients: []string{r}})
+	o.hold.Record(subjects.Outcome{Status: status, Relay: "relay"}, envelope.To(r))
 }
 
 // loseReply is a connection that ends before the relay's answer arrives.
@@ -266,7 +267,7 @@ func (m *model) loseReply(t *rapid.T) {
 	} else {
 		o.deferred = append(o.deferred, r)
 	}
-	o.hold.Record(subjects.Results{Status: status, Relay: "relay", Recipients: []string{r}})
+	o.hold.Record(subjects.Outcome{Status: status, Relay: "relay"}, envelope.To(r))
 }
 
 // settle ends an attempt as the verdict says.
@@ -284,7 +285,7 @@ func (m *model) end(o *owner) {
 	}
 	v := worker.Decide(worker.Tally{Deferred: len(o.deferred), Waiting: len(o.waiting)}, deadline, now)
 	if v.Action == worker.Expire {
-		o.hold.Record(subjects.Results{Status: subjects.Expired, Recipients: o.deferred})
+		o.hold.Record(subjects.Outcome{Status: subjects.Expired}, envelope.To(o.deferred...))
 	}
 	err := o.hold.Close(m.ctx, v.Action != worker.Nak)
 	m.forget(o)

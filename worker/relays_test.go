@@ -6,12 +6,12 @@ import (
 	"errors"
 	"maps"
 	"net"
-	"slices"
 	"strconv"
 	"sync"
 	"testing"
 	"time"
 
+	"bulkmail/envelope"
 	"bulkmail/relay"
 	"bulkmail/relay/sink"
 	"bulkmail/relay/smtp"
@@ -156,12 +156,12 @@ func (s *memorySession) Close() error       { return nil }
 
 func (s *memorySession) Send(ctx context.Context, e *smtp.Envelope, _ func() *smtp.Envelope) error {
 	s.m.mu.Lock()
-	for _, r := range e.Recipients {
+	for _, r := range mailboxes(e.Recipients) {
 		s.m.begun[r]++
 	}
 	s.m.mu.Unlock()
 	if s.m.arrived != nil {
-		s.m.arrived <- slices.Clone(e.Recipients)
+		s.m.arrived <- mailboxes(e.Recipients)
 	}
 	if s.m.gate != nil {
 		select {
@@ -180,7 +180,7 @@ func (s *memorySession) Send(ctx context.Context, e *smtp.Envelope, _ func() *sm
 	s.m.mu.Lock()
 	defer s.m.mu.Unlock()
 	s.m.wire[string(e.Message.Wire())]++
-	for i, r := range e.Recipients {
+	for i, r := range mailboxes(e.Recipients) {
 		said := &smtp.Reply{Code: 250, Enhanced: "2.0.0", Text: "ok", Command: "END"}
 		if s.m.reply != nil {
 			said = cmp.Or(s.m.reply(r), said)
@@ -206,4 +206,12 @@ var errAway = errors.New("connection refused")
 
 func (away) Dial(context.Context) (relay.Session, error) {
 	return nil, &smtp.Error{MBS: "MBS003", Unwell: true, Err: errAway}
+}
+
+func mailboxes(recipients []envelope.Recipient) []string {
+	list := make([]string, len(recipients))
+	for i, r := range recipients {
+		list[i] = r.Mailbox
+	}
+	return list
 }

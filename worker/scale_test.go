@@ -98,7 +98,7 @@ func (h *house) fill(t testing.TB, batches, recipients, domain int) {
 	for i := range batches {
 		b := envelope.Batch{ID: fmt.Sprint(i), From: "news@bench.test", MessageRef: "m"}
 		for n := range recipients {
-			b.Recipients = append(b.Recipients, fmt.Sprintf("recipient%07d@domain%03d.test", i*recipients+n, n/domain))
+			b.Recipients = append(b.Recipients, envelope.To(fmt.Sprintf("recipient%07d@domain%03d.test", i*recipients+n, n/domain))...)
 		}
 		if _, err := h.js.Publish(t.Context(), h.names.Batches("scale"), b.AppendJSON(nil)); err != nil {
 			t.Fatal(err)

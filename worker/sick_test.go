@@ -55,7 +55,7 @@ func send(t *testing.T, batches int, relays ...relay.Relay) time.Duration {
 	for i := range batches {
 		id := fmt.Sprintf("%04d", i)
 		domains := []string{"a.test", "b.test", "c.test", "d.test", "e.test"}
-		h.publish(t, "c", envelope.Batch{ID: id, Recipients: people(size, domains...)})
+		h.publish(t, "c", envelope.Batch{ID: id, Recipients: envelope.To(people(size, domains...)...)})
 		ledgers = append(ledgers, h.ledger(t, "c", id))
 	}
 	began := time.Now()

@@ -45,7 +45,7 @@ func TestWhileTheJournalIsFullNothingIsSentAndNothingIsLost(t *testing.T) {
 	post.gate, post.arrived = make(chan struct{}), make(chan []string, 100)
 	e := h.hire(t, worker.Options{Batches: 2}, post.relay(oneSession, tenAnEnvelope))
 	first := people(30, "first.test")
-	h.publish(t, "c", envelope.Batch{ID: "0", Recipients: first})
+	h.publish(t, "c", envelope.Batch{ID: "0", Recipients: envelope.To(first...)})
 	<-post.arrived // one envelope of the first batch is in flight
 
 	h.fillJournals(t, true)
@@ -55,7 +55,7 @@ func TestWhileTheJournalIsFullNothingIsSentAndNothingIsLost(t *testing.T) {
 	for i := range 4 {
 		list := people(30, fmt.Sprintf("d%d.test", i))
 		all = append(all, list)
-		h.publish(t, "c", envelope.Batch{ID: fmt.Sprint(i + 1), Recipients: list})
+		h.publish(t, "c", envelope.Batch{ID: fmt.Sprint(i + 1), Recipients: envelope.To(list...)})
 	}
 	h.fillJournals(t, false)
 	if begun := len(post.begunNow()); begun > 20 { // the second envelope may have been cut before the first entry was refused
@@ -85,7 +85,7 @@ func TestAJournalThatIsMissingIsToldByNameAndWaitedFor(t *testing.T) {
 		t.Fatal(err)
 	}
 	list := people(30, "example.net")
-	h.publish(t, "c", envelope.Batch{ID: "1", Recipients: list})
+	h.publish(t, "c", envelope.Batch{ID: "1", Recipients: envelope.To(list...)})
 	said := e.log.wait(t, noJournal, 1).attrs["error"]
 	if want := "BULKMAIL_OUTCOMES: the stream is missing or has no leader; a worker makes what is missing when it starts"; !strings.Contains(said, want) {
 		t.Errorf("said %q, want %q in it", said, want)
@@ -140,7 +140,7 @@ func TestTheClocksOfWorkersMayDiffer(t *testing.T) {
 			}
 			e := h.hire(t, worker.Options{RetryFor: 30 * time.Second}, post.relay(oneSession))
 			l := h.ledger(t, "c", "1")
-			h.publish(t, "c", envelope.Batch{ID: "1", Recipients: list})
+			h.publish(t, "c", envelope.Batch{ID: "1", Recipients: envelope.To(list...)})
 			l.until(subjects.Done)
 			e.leave(t)
 			if n := l.tally()[subjects.Accepted]; n != 3 {

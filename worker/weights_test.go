@@ -35,7 +35,7 @@ func TestRelaysThatKeepUpShare100000MessagesByTheirWeights(t *testing.T) {
 			before[i] = p.Counts().Accepted
 		}
 		for i := from; i < to; i++ {
-			h.publish(t, "c", envelope.Batch{ID: fmt.Sprint(i), Recipients: people(size, fmt.Sprintf("d%d.test", i))})
+			h.publish(t, "c", envelope.Batch{ID: fmt.Sprint(i), Recipients: envelope.To(people(size, fmt.Sprintf("d%d.test", i))...)})
 		}
 		for range to - from {
 			l.until(subjects.Done)

@@ -207,6 +207,8 @@ type Worker struct {
 	troubled atomic.Bool // the journal is in trouble, and it was said
 	state    atomic.Uint32
 	inHand   atomic.Int64 // batches
+
+	saidVersions sync.Map // of campaigns: those above ours that were logged
 }
 
 // New returns a worker that sends through pool.

@@ -142,7 +142,7 @@ func benchMessage(size int) string {
 }
 
 func (h *benchRun) put(ctx context.Context, id string, recipients []string, buf []byte) ([]byte, error) {
-	b := envelope.Batch{ID: id, From: "news@bench.test", Recipients: recipients, MessageRef: h.object}
+	b := envelope.Batch{ID: id, From: "news@bench.test", Recipients: envelope.To(recipients...), MessageRef: h.object}
 	buf = b.AppendJSON(buf)
 	_, err := h.js.Publish(ctx, h.names.Batches(benchCampaign), buf)
 	return buf, err

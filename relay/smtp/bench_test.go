@@ -63,9 +63,9 @@ func benchSend(b *testing.B, d *Dialer, sessions, recipients, size int) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	to := make([]string, recipients)
+	to := make([]envelope.Recipient, recipients)
 	for i := range to {
-		to[i] = fmt.Sprintf("recipient%04d@example.net", i)
+		to[i].Mailbox = fmt.Sprintf("recipient%04d@example.net", i)
 	}
 	open := make([]*Session, sessions)
 	for i := range open {

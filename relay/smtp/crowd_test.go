@@ -12,6 +12,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"bulkmail/envelope"
 )
 
 // A cramped server takes so many recipients in one envelope.
@@ -84,7 +86,7 @@ func fill(t *testing.T, s *Session) (said, accepted int) {
 	}
 	e := &Envelope{From: "a@example.com", Message: mustMessage(t, "Subject: t\r\n\r\nhi\r\n")}
 	for i := range said {
-		e.Recipients = append(e.Recipients, fmt.Sprintf("r%d@example.net", i))
+		e.Recipients = append(e.Recipients, envelope.To(fmt.Sprintf("r%d@example.net", i))...)
 	}
 	if err := s.Send(t.Context(), e, nil); err != nil {
 		t.Fatal(err)

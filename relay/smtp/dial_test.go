@@ -15,6 +15,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"bulkmail/envelope"
 )
 
 func TestAClientCertificateIsShownAndTLSSessionsAreResumed(t *testing.T) {
@@ -30,7 +32,7 @@ func TestAClientCertificateIsShownAndTLSSessionsAreResumed(t *testing.T) {
 	config.ClientCAs.AppendCertsFromPEM(pem)
 	addr := serve(t, func(conn net.Conn) { willing(tls.Server(conn, config), "", nil, nil) })
 	d := &Dialer{Addr: addr, Domain: "client.test", Tries: 1, TLS: Implicit, TLSVerify: true, TLSCA: cert, TLSCert: cert, TLSKey: key}
-	e := &Envelope{From: "a@example.com", Recipients: []string{"b@example.net"}, Message: mustMessage(t, "Subject: x\n\ny\n")}
+	e := &Envelope{From: "a@example.com", Recipients: envelope.To("b@example.net"), Message: mustMessage(t, "Subject: x\n\ny\n")}
 	for i := range 2 {
 		s, err := d.Dial(t.Context())
 		if err != nil {

@@ -125,7 +125,7 @@ func readEnvelope(text string) (*Envelope, error) {
 			if i == 0 {
 				e.From = path
 			} else {
-				e.Recipients = append(e.Recipients, path)
+				e.Recipients = append(e.Recipients, envelope.To(path)...)
 			}
 			continue
 		}
@@ -134,7 +134,7 @@ func readEnvelope(text string) (*Envelope, error) {
 		case "recipients":
 			n, _ := strconv.Atoi(v)
 			for r := range n {
-				e.Recipients = append(e.Recipients, fmt.Sprintf("r%d@example.net", r+1))
+				e.Recipients = append(e.Recipients, envelope.To(fmt.Sprintf("r%d@example.net", r+1))...)
 			}
 		case "size":
 			n, _ := strconv.Atoi(v)
@@ -232,7 +232,7 @@ func (d *dialogue) converse(t *testing.T, addr string) string {
 			err := s.Send(t.Context(), e, next)
 			tell("send %s", tellError(err))
 			for r, to := range e.Recipients {
-				tell("%s %s", strings.Trim(strconv.QuoteToASCII(to), `"`), tellResult(e.Results[r]))
+				tell("%s %s", strings.Trim(strconv.QuoteToASCII(to.Mailbox), `"`), tellResult(e.Results[r]))
 			}
 		}
 		usable := map[bool]string{true: "usable", false: "over"}[s.Usable()]

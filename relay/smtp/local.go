@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"bulkmail/envelope"
 )
 
 // maxPath bounds a mailbox so that its command fits a line of 512 octets
@@ -73,7 +75,8 @@ func (s *Session) prepare(t *transaction, e *Envelope) bool {
 		t.end = min(t.end, withinDomains(e.Recipients[:t.end], n))
 	}
 	t.said = t.end
-	for i, to := range e.Recipients[:t.end] {
+	for i := range e.Recipients[:t.end] {
+		to := e.Recipients[i].Mailbox
 		ok, ascii := sayable(to)
 		switch {
 		case !ok || to == "":
@@ -138,9 +141,10 @@ func sayable(path string) (ok, ascii bool) {
 }
 
 // withinDomains is how many recipients from the front have at most n domains.
-func withinDomains(recipients []string, n int) int {
+func withinDomains(recipients []envelope.Recipient, n int) int {
 	var seen []string
-	for i, to := range recipients {
+	for i := range recipients {
+		to := recipients[i].Mailbox
 		domain := strings.ToLower(to[strings.LastIndexByte(to, '@')+1:])
 		if slices.Contains(seen, domain) {
 			continue

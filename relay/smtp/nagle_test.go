@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"bulkmail/envelope"
 )
 
 // A server with Nagle's algorithm on that writes each reply by itself waits for
@@ -57,7 +59,7 @@ func TestAServerWithNagleDoesNotStallUs(t *testing.T) {
 			}
 			envelopes := make([]*Envelope, 50)
 			for i := range envelopes {
-				envelopes[i] = &Envelope{From: "news@example.com", Recipients: to, Message: message}
+				envelopes[i] = &Envelope{From: "news@example.com", Recipients: envelope.To(to...), Message: message}
 			}
 			stalled := 0
 			for i, e := range envelopes {

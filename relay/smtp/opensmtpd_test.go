@@ -60,7 +60,7 @@ func TestOpenSMTPD(t *testing.T) {
 	envelopes := mixedEnvelopes(t, 200, 8)
 	for _, e := range envelopes {
 		for i := range e.Recipients { // it knows no temporary refusals by name
-			e.Recipients[i] = strings.Replace(e.Recipients[i], "later", "never", 1)
+			e.Recipients[i].Mailbox = strings.Replace(e.Recipients[i].Mailbox, "later", "never", 1)
 		}
 	}
 	results := sendAll(t, d, envelopes, 3)

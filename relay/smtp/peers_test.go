@@ -13,6 +13,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"bulkmail/envelope"
 )
 
 // peersFolder is where testdata/peers/install puts what Debian cannot install
@@ -146,7 +148,7 @@ func mixedEnvelopes(t testing.TB, n, most int) []*Envelope {
 			case 2, 7:
 				kind = "never"
 			}
-			e.Recipients = append(e.Recipients, fmt.Sprintf("%s-%d-%d@example.net", kind, i, r))
+			e.Recipients = append(e.Recipients, envelope.To(fmt.Sprintf("%s-%d-%d@example.net", kind, i, r))...)
 		}
 		envelopes[i] = e
 	}
@@ -176,11 +178,12 @@ func sendAll(t testing.TB, d *Dialer, envelopes []*Envelope, sessions int) map[s
 		defer mu.Unlock()
 		sends++
 		rest := &Envelope{From: e.From, Message: e.Message}
-		for i, to := range e.Recipients {
+		for i, r := range e.Recipients {
 			if e.Results[i].Status == NotAttempted {
-				rest.Recipients = append(rest.Recipients, to)
+				rest.Recipients = append(rest.Recipients, r)
 				continue
 			}
+			to := r.Mailbox
 			if old, ok := results[to]; ok {
 				t.Errorf("%s has two results: %+v, %+v", to, old, e.Results[i])
 			}
@@ -231,7 +234,8 @@ func compare(t *testing.T, envelopes []*Envelope, results map[string]Result, too
 	t.Helper()
 	accepted := 0
 	for _, e := range envelopes {
-		for _, to := range e.Recipients {
+		for i := range e.Recipients {
+			to := e.Recipients[i].Mailbox
 			r := results[to]
 			want := Accepted
 			switch {

@@ -58,7 +58,7 @@ func TestEachPhaseIsToldWithTheTimeItTook(t *testing.T) {
 	}
 	// The second one has nobody left to send a message to.
 	for _, to := range []string{"bob@example.net", "gone@example.net"} {
-		if err := s.Send(t.Context(), &smtp.Envelope{From: "a@example.com", Recipients: []string{to}, Message: message}, nil); err != nil {
+		if err := s.Send(t.Context(), &smtp.Envelope{From: "a@example.com", Recipients: envelope.To(to), Message: message}, nil); err != nil {
 			t.Fatal(err)
 		}
 	}

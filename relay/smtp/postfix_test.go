@@ -155,7 +155,7 @@ func TestPostfix(t *testing.T) {
 			envelopes := mixedEnvelopes(t, 120, 25)
 			for _, e := range envelopes {
 				for r := range e.Recipients {
-					e.Recipients[r] = strings.Replace(e.Recipients[r], "@", fmt.Sprintf("-%d@", i), 1)
+					e.Recipients[r].Mailbox = strings.Replace(e.Recipients[r].Mailbox, "@", fmt.Sprintf("-%d@", i), 1)
 				}
 			}
 			results := sendAll(t, d, envelopes, 3)

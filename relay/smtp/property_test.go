@@ -188,7 +188,7 @@ func TestWhateverAServerDoes(t *testing.T) {
 		for i := range rapid.IntRange(1, 4).Draw(rt, "envelopes") {
 			e := &Envelope{From: fmt.Sprintf("sender%d@example.com", i), Message: message}
 			for r := range rapid.IntRange(1, 5).Draw(rt, "recipients") {
-				e.Recipients = append(e.Recipients, fmt.Sprintf("e%dr%d@example.net", i, r))
+				e.Recipients = append(e.Recipients, envelope.To(fmt.Sprintf("e%dr%d@example.net", i, r))...)
 			}
 			envelopes = append(envelopes, e)
 		}
@@ -221,8 +221,8 @@ func (f *fickle) check(rt *rapid.T, e *Envelope, err error) {
 		rt.Fatalf("%d results for %d recipients", len(e.Results), len(e.Recipients))
 	}
 	verdicts := 0
-	for i, to := range e.Recipients {
-		r := e.Results[i]
+	for i := range e.Recipients {
+		to, r := e.Recipients[i].Mailbox, e.Results[i]
 		copies := f.took[to]
 		if r.Status != NotAttempted {
 			verdicts++

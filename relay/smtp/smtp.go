@@ -48,8 +48,8 @@ import (
 
 // An Envelope is one transaction: one sender, one message, recipients.
 type Envelope struct {
-	From       string   // reverse-path without brackets; empty for the null sender
-	Recipients []string // forward-paths without brackets, as said in RCPT TO
+	From       string               // reverse-path without brackets; empty for the null sender
+	Recipients []envelope.Recipient // their Mailbox is the forward-path without brackets
 	Message    *envelope.Message
 	DSN        DSN
 

@@ -76,7 +76,7 @@ func TestSMTPSink(t *testing.T) {
 				}
 				for r := range e.Results {
 					if e.Results[r].Status != c.want {
-						t.Errorf("%s: %+v %v, want %d", e.Recipients[r], e.Results[r], e.Results[r].Reply, c.want)
+						t.Errorf("%s: %+v %v, want %d", e.Recipients[r].Mailbox, e.Results[r], e.Results[r].Reply, c.want)
 					}
 				}
 				if c.want == Accepted {

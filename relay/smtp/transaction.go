@@ -137,7 +137,7 @@ func (s *Session) appendMAIL(b []byte, t *transaction) []byte {
 }
 
 func (s *Session) appendRCPT(b []byte, t *transaction, i int) []byte {
-	to := t.e.Recipients[i]
+	to := t.e.Recipients[i].Mailbox
 	b = append(append(append(b, "RCPT TO:<"...), to...), '>')
 	if s.caps.DSN && t.e.DSN != (DSN{}) {
 		b = t.e.DSN.appendRCPT(b, to, t.utf8)

@@ -191,9 +191,13 @@ func work(ctx context.Context, js jetstream.JetStream) {
 			log.Fatal(err)
 		}
 		name, _ := names.Campaign(m.Subject)
+		accepted := make([]string, len(b.Recipients))
+		for i, r := range b.Recipients {
+			accepted[i] = r.Address
+		}
 		done, err := json.Marshal(subjects.Entry{
 			Time: m.Time, Worker: "w", Attempt: 1, Event: subjects.Done,
-			Results: []subjects.Results{{Status: subjects.Accepted, Relay: "primary", Code: 250, Recipients: b.Recipients}},
+			Results: []subjects.Results{{Status: subjects.Accepted, Relay: "primary", Code: 250, Recipients: accepted}},
 		})
 		if err != nil {
 			log.Fatal(err)

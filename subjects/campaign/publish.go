@@ -171,7 +171,7 @@ func (r *publishing) readPublished(ctx context.Context) error {
 		r.begun = true
 		if b, err := envelope.Decode(m.Data); err == nil {
 			for _, recipient := range b.Recipients {
-				r.known.add(recipient)
+				r.known.add(recipient.Address)
 			}
 		}
 	}
@@ -209,7 +209,7 @@ func (r *publishing) publishList(ctx context.Context) error {
 // put publishes one batch. Its id is made of what is in it, so that a batch
 // published again is the same batch.
 func (r *publishing) put(ctx context.Context, recipients []string) error {
-	b := envelope.Batch{From: r.From, Recipients: recipients, MessageRef: r.digest}
+	b := envelope.Batch{From: r.From, Recipients: envelope.To(recipients...), MessageRef: r.digest}
 	if r.Inline {
 		b.MessageRef, b.Message = "", r.Message
 	}

@@ -27,7 +27,7 @@ func TestFiftyThousandBatchesInDelayDoNotHoldUpAFreshOne(t *testing.T) {
 	s.open(t)
 	h := join(t, []string{b.url()}, 1)
 	one := func(id string) []byte {
-		batch := envelope.Batch{ID: id, From: "news@example.com", Message: "Subject: t\r\n\r\nHello.\r\n", Recipients: []string{"p" + id + "@d.test"}}
+		batch := envelope.Batch{ID: id, From: "news@example.com", Message: "Subject: t\r\n\r\nHello.\r\n", Recipients: envelope.To("p" + id + "@d.test")}
 		return batch.AppendJSON(nil)
 	}
 	before := usageOf(t, b.cmd.Process.Pid)

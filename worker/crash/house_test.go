@@ -127,7 +127,7 @@ func batch(n int, withLarge bool) envelope.Batch {
 		case 39:
 			name = "never"
 		}
-		b.Recipients = append(b.Recipients, fmt.Sprintf("%s%d-%d@d%d.test", name, n, i, i%4))
+		b.Recipients = append(b.Recipients, envelope.To(fmt.Sprintf("%s%d-%d@d%d.test", name, n, i, i%4))...)
 	}
 	return b
 }
@@ -135,7 +135,10 @@ func batch(n int, withLarge bool) envelope.Batch {
 // publish stores a batch, whatever happens to the broker meanwhile.
 func (h *house) publish(ctx context.Context, b envelope.Batch) error {
 	h.mu.Lock()
-	h.batches[b.ID] = b.Recipients
+	h.batches[b.ID] = nil
+	for _, r := range b.Recipients {
+		h.batches[b.ID] = append(h.batches[b.ID], r.Address)
+	}
 	h.mu.Unlock()
 	data := b.AppendJSON(nil)
 	for {

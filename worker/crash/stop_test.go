@@ -75,7 +75,7 @@ func TestAWorkerStoppedForThreeAckWaitsFindsItselfFencedOff(t *testing.T) {
 func plain(n int) envelope.Batch {
 	b := batch(n, false)
 	for i, r := range b.Recipients {
-		b.Recipients[i] = "p" + strings.TrimLeft(r, "abcdefghijklmnopqrstuvwxyz")
+		b.Recipients[i].Address = "p" + strings.TrimLeft(r.Address, "abcdefghijklmnopqrstuvwxyz")
 	}
 	return b
 }

@@ -21,7 +21,7 @@ import (
 type feed struct {
 	mu         sync.Mutex
 	left, out  int
-	recipients []string
+	recipients []envelope.Recipient
 	message    *envelope.Message
 	done       chan struct{}
 }
@@ -160,7 +160,7 @@ func send(b *testing.B, workers, recipients int, limits string, envelopes int) c
 		hands = append(hands, hire(b, url, fmt.Sprint("w", i), relay.Options{}, relays...))
 		f := &feed{left: n, out: n, message: message, done: make(chan struct{})}
 		for r := range recipients {
-			f.recipients = append(f.recipients, fmt.Sprintf("r%d@example.net", r))
+			f.recipients = append(f.recipients, envelope.To(fmt.Sprintf("r%d@example.net", r))...)
 		}
 		feeds = append(feeds, f)
 	}

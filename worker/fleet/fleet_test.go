@@ -11,6 +11,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"go.uber.org/goleak"
 
+	"bulkmail/envelope"
 	"bulkmail/relay"
 	"bulkmail/relay/smtp"
 	"bulkmail/subjects"
@@ -121,7 +122,7 @@ func (w *work) Cut(g relay.Grant) *relay.Envelope {
 	}
 	n := min(g.Messages, w.size)
 	w.left.Add(-1)
-	return &relay.Envelope{Envelope: smtp.Envelope{Recipients: make([]string, n)}}
+	return &relay.Envelope{Envelope: smtp.Envelope{Recipients: make([]envelope.Recipient, n)}}
 }
 
 func (w *work) Settle(e *relay.Envelope, _ string, _ error) {

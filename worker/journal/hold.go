@@ -2,10 +2,10 @@ package journal
 
 import (
 	"context"
-	"slices"
 	"sync"
 	"time"
 
+	"bulkmail/envelope"
 	"bulkmail/subjects"
 )
 
@@ -33,31 +33,41 @@ type Hold struct {
 	closing chan struct{} // Close was called
 	lost    chan struct{} // closed by the writer
 
-	last uint64 // sequence of the last entry; the writer's, before it starts Claim's
-	buf  []byte // of an entry that is appended; the writer's too
-	err  error  // why the writer stopped; set before lost is closed
+	last uint64   // sequence of the last entry; the writer's, before it starts Claim's
+	buf  []byte   // of an entry that is appended; the writer's too, as is
+	list []string // which its results' recipients are cut from
+	err  error    // why the writer stopped; set before lost is closed
 
 	telling  sync.Mutex // guards what follows, and the order of what trouble is told
 	awaiting bool       // an append is under way
 	troubled error      // what trouble was told last
 
 	mu       sync.Mutex // guards what follows
-	pending  []results
+	pending  []pending
 	sendings []sending
 	done     bool
 }
 
-// sending is an announcement that somebody waits for.
-type sending struct {
-	subjects.Results
-	written chan struct{} // closed when it is in the journal
+// pending is recipients to be written with what became of them. It borrows them
+// from whoever recorded them.
+type pending struct {
+	subjects.Outcome
+	recipients []envelope.Recipient
+	more       [][]envelope.Recipient // of those that were recorded later
 }
 
-// results is pending results, and whether their slice of recipients is ours to
-// append to rather than the caller's.
-type results struct {
-	subjects.Results
-	own bool
+// left tells whether there are recipients left.
+func (p *pending) left() bool {
+	for len(p.recipients) == 0 && len(p.more) > 0 {
+		p.recipients, p.more = p.more[0], p.more[1:]
+	}
+	return len(p.recipients) > 0
+}
+
+// sending is an announcement that somebody waits for.
+type sending struct {
+	pending
+	written chan struct{} // closed when it is in the journal
 }
 
 // Attempt is the number of this attempt, from 1.
@@ -67,15 +77,15 @@ func (h *Hold) Attempt() int { return h.attempt }
 // the batch any more.
 func (h *Hold) Lost() <-chan struct{} { return h.lost }
 
-// Record takes what became of some recipients. It does not wait. r.Recipients
-// must not change until the hold is closed.
-func (h *Hold) Record(r subjects.Results) {
-	if len(r.Recipients) == 0 {
+// Record takes what became of some recipients. It does not wait. They must not
+// change until the hold is closed.
+func (h *Hold) Record(o subjects.Outcome, recipients []envelope.Recipient) {
+	if len(recipients) == 0 {
 		return
 	}
 	h.mu.Lock()
 	first := len(h.pending) == 0
-	h.add(r)
+	h.add(o, recipients)
 	h.mu.Unlock()
 	if first { // else the writer knows: it lingers, or is to be back for them
 		h.nudge()
@@ -85,9 +95,9 @@ func (h *Hold) Record(r subjects.Results) {
 // Sending announces that recipients are about to be sent to, and returns when
 // that is in the journal. Unless a result follows it, they are in doubt. The
 // error is [ErrFenced], or that of ctx.
-func (h *Hold) Sending(ctx context.Context, relay string, recipients []string) error {
+func (h *Hold) Sending(ctx context.Context, relay string, recipients []envelope.Recipient) error {
 	s := sending{
-		Results: subjects.Results{Status: subjects.InDoubt, Relay: relay, Recipients: recipients},
+		pending: pending{Outcome: subjects.Outcome{Status: subjects.InDoubt, Relay: relay}, recipients: recipients},
 		written: make(chan struct{}),
 	}
 	h.mu.Lock()
@@ -111,21 +121,16 @@ func (h *Hold) nudge() {
 	}
 }
 
-// add puts r to the pending result that says the same, if there is one. The
-// caller holds mu.
-func (h *Hold) add(r subjects.Results) {
+// add puts recipients to those of whom the same is to be written, if there are
+// any. The caller holds mu.
+func (h *Hold) add(o subjects.Outcome, recipients []envelope.Recipient) {
 	for i := range h.pending {
-		p := &h.pending[i]
-		if p.Status != r.Status || p.Code != r.Code || p.Relay != r.Relay || p.Enhanced != r.Enhanced || p.Text != r.Text {
-			continue
+		if p := &h.pending[i]; p.Outcome == o {
+			p.more = append(p.more, recipients)
+			return
 		}
-		if !p.own {
-			p.Recipients, p.own = slices.Clip(p.Recipients), true // appending copies them
-		}
-		p.Recipients = append(p.Recipients, r.Recipients...)
-		return
 	}
-	h.pending = append(h.pending, results{Results: r})
+	h.pending = append(h.pending, pending{Outcome: o, recipients: recipients})
 }
 
 // Close writes what is still pending, and that the batch is done if it is, and
@@ -216,14 +221,15 @@ func (h *Hold) announce() error {
 	h.sendings = nil
 	h.mu.Unlock()
 	for len(waiting) > 0 {
+		h.list = h.list[:0]
 		var announced []subjects.Results
 		whole := 0 // of those that wait, whose recipients are all in this entry or one before
 		for room := entryBytes; room > 0 && whole < len(waiting); {
 			s := &waiting[whole]
-			some, bytes := split(&s.Results, room)
+			some, bytes := h.split(&s.pending, room)
 			announced = append(announced, some)
 			room -= bytes
-			if len(s.Recipients) == 0 {
+			if !s.left() {
 				whole++
 			}
 		}
@@ -238,17 +244,18 @@ func (h *Hold) announce() error {
 	return nil
 }
 
-// split takes off r what fits into room, and at least one recipient.
-func split(r *subjects.Results, room int) (some subjects.Results, bytes int) {
-	n, bytes := 0, 100+len(r.Text)
-	for n < len(r.Recipients) && (bytes < room || n == 0) {
-		bytes += encodedLen(r.Recipients[n]) + 1
-		n++
+// split takes off p what fits into room, and at least one recipient. The names
+// stand in h.list until the next entry.
+func (h *Hold) split(p *pending, room int) (some subjects.Results, bytes int) {
+	from, bytes := len(h.list), 100+len(p.Text)
+	for p.left() && (bytes < room || len(h.list) == from) {
+		address := p.recipients[0].Address
+		p.recipients = p.recipients[1:]
+		h.list = append(h.list, address)
+		bytes += encodedLen(address) + 1
 	}
-	some = *r
-	some.Recipients = r.Recipients[:n:n]
-	r.Recipients = r.Recipients[n:]
-	return some, bytes
+	to := len(h.list)
+	return subjects.Results{Status: p.Status, Relay: p.Relay, Code: p.Code, Enhanced: p.Enhanced, Text: p.Text, Recipients: h.list[from:to:to]}, bytes
 }
 
 // take takes one entry's worth of what is pending. event is empty when there is
@@ -256,13 +263,13 @@ func split(r *subjects.Results, room int) (some subjects.Results, bytes int) {
 func (h *Hold) take(closing bool) (event subjects.Event, taken []subjects.Results, more bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	room := entryBytes
-	for len(h.pending) > 0 && room > 0 {
+	h.list = h.list[:0]
+	for room := entryBytes; len(h.pending) > 0 && room > 0; {
 		p := &h.pending[0]
-		some, bytes := split(&p.Results, room)
+		some, bytes := h.split(p, room)
 		taken = append(taken, some)
 		room -= bytes
-		if len(p.Recipients) == 0 {
+		if !p.left() {
 			h.pending = h.pending[1:]
 		}
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"go.uber.org/goleak"
 
+	"bulkmail/envelope"
 	"bulkmail/subjects"
 	"bulkmail/subjects/broker/brokertest"
 	"bulkmail/worker/journal"
@@ -213,6 +214,10 @@ func (w *wire) cut(stay bool) {
 	w.conns = nil
 }
 
-func is(status subjects.Status, recipients ...string) subjects.Results {
-	return subjects.Results{Status: status, Recipients: recipients}
+func is(status subjects.Status, recipients ...string) (subjects.Outcome, []envelope.Recipient) {
+	return said(subjects.Results{Status: status, Recipients: recipients})
+}
+
+func said(r subjects.Results) (subjects.Outcome, []envelope.Recipient) {
+	return r.Outcome(), envelope.To(r.Recipients...)
 }

@@ -101,7 +101,7 @@ type Journal struct {
 	worker string
 
 	// Appended, if not nil, is told of every entry that was written, and how
-	// long that took with all tries. It must not wait. Set it before the first
+	// long that took with all tries. It must not wait, nor keep the entry. Set it before the first
 	// claim.
 	Appended func(subjects.Entry, time.Duration)
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"bulkmail/envelope"
 	"bulkmail/subjects"
 	"bulkmail/subjects/broker/brokertest"
 	"bulkmail/worker/journal"
@@ -57,8 +58,8 @@ func TestWhatIsRecordedIsReadByTheNextOwner(t *testing.T) {
 	url := startBroker(t)
 	first, second := open(t, url, "w1"), open(t, url, "w2")
 	h := claim(t, first, "1", 1)
-	h.Record(subjects.Results{Status: subjects.Accepted, Relay: "r", Code: 250, Recipients: []string{"a", "b"}})
-	h.Record(subjects.Results{Status: subjects.Deferred, Relay: "r", Code: 451, Enhanced: "4.2.0", Text: "later", Recipients: []string{"c"}})
+	h.Record(said(subjects.Results{Status: subjects.Accepted, Relay: "r", Code: 250, Recipients: []string{"a", "b"}}))
+	h.Record(said(subjects.Results{Status: subjects.Deferred, Relay: "r", Code: 451, Enhanced: "4.2.0", Text: "later", Recipients: []string{"c"}}))
 	closeHold(t, h, false)
 
 	s := read(t, second, "1")
@@ -72,7 +73,7 @@ func TestWhatIsRecordedIsReadByTheNextOwner(t *testing.T) {
 	if h.Attempt() != 2 {
 		t.Errorf("this is attempt %d", h.Attempt())
 	}
-	h.Record(subjects.Results{Status: subjects.Accepted, Recipients: []string{"c"}})
+	h.Record(said(subjects.Results{Status: subjects.Accepted, Recipients: []string{"c"}}))
 	closeHold(t, h, true)
 	if s := read(t, first, "1"); !s.Done || s.Attempts != 2 || s.Results["c"].Status != subjects.Accepted {
 		t.Errorf("at last is known %+v", s)
@@ -163,7 +164,7 @@ func TestWhoLostTheBatchFindsOutAtTheNextAppend(t *testing.T) {
 	old.Record(is(subjects.Accepted, "a"))
 	wantLost(t, old)
 	old.Record(is(subjects.Accepted, "b")) // too late, and harmless
-	if err := old.Sending(t.Context(), "r", []string{"c"}); !errors.Is(err, journal.ErrFenced) {
+	if err := old.Sending(t.Context(), "r", envelope.To("c")); !errors.Is(err, journal.ErrFenced) {
 		t.Errorf("who lost the batch may send: %v", err)
 	}
 	if err := old.Close(t.Context(), true); !errors.Is(err, journal.ErrFenced) {
@@ -233,7 +234,7 @@ func TestManyResultsBecomeFewEntries(t *testing.T) {
 	for r := range recorders {
 		recording.Go(func() {
 			for i := range each {
-				h.Record(subjects.Results{Status: subjects.Accepted, Relay: "r", Code: 250, Text: "ok", Recipients: []string{fmt.Sprintf("%d-%d", r, i)}})
+				h.Record(said(subjects.Results{Status: subjects.Accepted, Relay: "r", Code: 250, Text: "ok", Recipients: []string{fmt.Sprintf("%d-%d", r, i)}}))
 			}
 		})
 	}
@@ -271,8 +272,8 @@ func TestResultsThatDifferAreKeptApart(t *testing.T) {
 		for i, r := range all {
 			name := fmt.Sprintf("%d-%d", round, i)
 			r.Recipients = []string{name}
-			h.Record(r)
-			want[name] = &subjects.Result{Status: r.Status, Relay: r.Relay, Code: r.Code, Enhanced: r.Enhanced, Text: r.Text, Attempt: 1}
+			h.Record(said(r))
+			want[name] = &subjects.Result{Outcome: r.Outcome(), Attempt: 1}
 		}
 	}
 	closeHold(t, h, false)
@@ -289,11 +290,11 @@ func TestRecordingDoesNotChangeTheCallersList(t *testing.T) {
 	t.Parallel()
 	j := open(t, startBroker(t), "w")
 	h := claim(t, j, "1", 1)
-	list := []string{"a", "b", "c", "d"}
-	h.Record(is(subjects.Accepted, list[:2]...))
+	list := envelope.To("a", "b", "c", "d")
+	h.Record(subjects.Outcome{Status: subjects.Accepted}, list[:2])
 	h.Record(is(subjects.Accepted, "x", "y"))
 	closeHold(t, h, false)
-	if diff := cmp.Diff([]string{"a", "b", "c", "d"}, list); diff != "" {
+	if diff := cmp.Diff(envelope.To("a", "b", "c", "d"), list); diff != "" {
 		t.Error(diff)
 	}
 }
@@ -309,7 +310,7 @@ func TestNoEntryIsOverTheBrokersLimit(t *testing.T) {
 	for name, write := range map[string]func(*journal.Hold){
 		"results": func(h *journal.Hold) { h.Record(is(subjects.Accepted, list...)) },
 		"announcements": func(h *journal.Hold) {
-			if err := h.Sending(soon(t), "r", list); err != nil {
+			if err := h.Sending(soon(t), "r", envelope.To(list...)); err != nil {
 				t.Error(err)
 			}
 		},
@@ -317,7 +318,7 @@ func TestNoEntryIsOverTheBrokersLimit(t *testing.T) {
 			var sending sync.WaitGroup
 			for i := range 50 {
 				sending.Go(func() {
-					if err := h.Sending(soon(t), "r", list[500*i:500*(i+1)]); err != nil {
+					if err := h.Sending(soon(t), "r", envelope.To(list[500*i:500*(i+1)]...)); err != nil {
 						t.Error(err)
 					}
 				})
@@ -357,7 +358,7 @@ func TestAnAnnouncementIsInTheJournalWhenSendingReturns(t *testing.T) {
 	h := claim(t, j, "1", 1)
 	for i := range 20 {
 		name := fmt.Sprint(i)
-		if err := h.Sending(t.Context(), "r", []string{name}); err != nil {
+		if err := h.Sending(t.Context(), "r", envelope.To(name)); err != nil {
 			t.Fatal(err)
 		}
 		if a, ok := read(t, other, "1").Announced[name]; !ok || a.Relay != "r" {
@@ -398,16 +399,16 @@ func TestEntriesOnTheWireAreAsPublished(t *testing.T) {
 		got.WriteByte('\n')
 	}
 	line()
-	if err := h.Sending(t.Context(), "primary", []string{"ann@example.net"}); err != nil {
+	if err := h.Sending(t.Context(), "primary", envelope.To("ann@example.net")); err != nil {
 		t.Fatal(err)
 	}
 	line()
-	h.Record(subjects.Results{Status: subjects.Deferred, Relay: "primary", Code: 451, Enhanced: "4.2.0", Text: "<later> & later", Recipients: []string{"ann@example.net"}})
+	h.Record(said(subjects.Results{Status: subjects.Deferred, Relay: "primary", Code: 451, Enhanced: "4.2.0", Text: "<later> & later", Recipients: []string{"ann@example.net"}}))
 	line()
 	closeHold(t, h, false)
 	h = claim(t, j, "1", 2)
 	line()
-	h.Record(subjects.Results{Status: subjects.Accepted, Relay: "primary", Code: 250, Recipients: []string{"ann@example.net"}})
+	h.Record(said(subjects.Results{Status: subjects.Accepted, Relay: "primary", Code: 250, Recipients: []string{"ann@example.net"}}))
 	closeHold(t, h, true)
 	e := next()
 	for e.Event != subjects.Done { // the result may have gone before

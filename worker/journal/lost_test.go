@@ -8,6 +8,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"bulkmail/envelope"
 	"bulkmail/subjects"
 	"bulkmail/worker/journal"
 )
@@ -141,7 +142,7 @@ func TestAnAnnouncementEndsWithItsContext(t *testing.T) {
 	j := open(t, w.url(), "w1")
 	h := claim(t, j, "1", 1)
 	w.cut(true)
-	if err := h.Sending(ended(t), "r", []string{"a"}); !errors.Is(err, context.Canceled) {
+	if err := h.Sending(ended(t), "r", envelope.To("a")); !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v", err)
 	}
 	_ = h.Close(ended(t), false)

@@ -63,7 +63,7 @@ func journals(t *testing.T, address string, atOnce int, long time.Duration, list
 					t.Error(err)
 					return
 				}
-				h.Record(subjects.Results{Status: subjects.Accepted, Relay: "primary", Code: 250, Text: "2.0.0 Ok", Recipients: list})
+				h.Record(said(subjects.Results{Status: subjects.Accepted, Relay: "primary", Code: 250, Text: "2.0.0 Ok", Recipients: list}))
 				if err := h.Close(t.Context(), true); err != nil {
 					t.Error(err)
 					return

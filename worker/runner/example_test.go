@@ -75,8 +75,8 @@ func (*delivery) Send(ctx context.Context, e *smtp.Envelope, _ func() *smtp.Enve
 			return err
 		}
 	}
-	for i, recipient := range e.Recipients {
-		fmt.Printf("to the postbox of %s, from %s, %d octets\n", recipient, e.From, len(e.Message.Wire()))
+	for i := range e.Recipients {
+		fmt.Printf("to the postbox of %s, from %s, %d octets\n", e.Recipients[i].Mailbox, e.From, len(e.Message.Wire()))
 		e.Results[i] = smtp.Result{Status: smtp.Accepted, Reply: &smtp.Reply{Code: 250, Enhanced: "2.0.0", Text: "in the postbox"}}
 	}
 	return nil

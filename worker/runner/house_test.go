@@ -87,7 +87,7 @@ func run(t *testing.T, o runner.Options) *running {
 // publish publishes a batch.
 func (r *running) publish(t *testing.T, campaign string, recipients ...string) {
 	t.Helper()
-	b := envelope.Batch{From: "news@example.com", Recipients: recipients, Message: "Subject: t\r\n\r\nhi\r\n"}
+	b := envelope.Batch{From: "news@example.com", Recipients: envelope.To(recipients...), Message: "Subject: t\r\n\r\nhi\r\n"}
 	if _, err := r.js.Publish(t.Context(), "bulkmail.batches."+campaign, b.AppendJSON(nil)); err != nil {
 		t.Fatal(err)
 	}
@@ -145,7 +145,9 @@ func (s ownSession) Send(ctx context.Context, e *smtp.Envelope, _ func() *smtp.E
 		e.Results[i] = smtp.Result{Status: smtp.Accepted, Reply: &smtp.Reply{Code: 250, Text: "taken"}}
 	}
 	s.mu.Lock()
-	s.taken = append(s.taken, e.Recipients...)
+	for _, r := range e.Recipients {
+		s.taken = append(s.taken, r.Mailbox)
+	}
 	s.mu.Unlock()
 	select {
 	case s.more <- struct{}{}:

@@ -28,7 +28,7 @@ func (printer) Send(ctx context.Context, e *smtp.Envelope, _ func() *smtp.Envelo
 		}
 	}
 	for i, to := range e.Recipients {
-		fmt.Println("to", to)
+		fmt.Println("to", to.Mailbox)
 		e.Results[i] = smtp.Result{Status: smtp.Accepted, Reply: &smtp.Reply{Code: 250, Text: "printed"}}
 	}
 	return nil
