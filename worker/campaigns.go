@@ -50,7 +50,7 @@ func newCampaigns(ctx context.Context, js jetstream.JetStream, bucket string, lo
 
 // watch follows the bucket until work ends. It returns when all states as they
 // are now are known, or intake has ended and nobody needs them.
-func (c *campaigns) watch(intake, work context.Context) (*sync.WaitGroup, error) {
+func (c *campaigns) watch(work, intake context.Context) (*sync.WaitGroup, error) {
 	updates, err := c.bucket.WatchAll(work)
 	if err != nil {
 		return nil, fmt.Errorf("watch campaigns: %w", err)

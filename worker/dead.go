@@ -20,30 +20,30 @@ import (
 const headerBytes = 4 << 10
 
 // letterBytes is how much of a batch a dead letter can hold.
-func (d *delivery) letterBytes() int { return int(d.js.Conn().MaxPayload()) - headerBytes }
+func (w *Worker) letterBytes() int { return int(w.js.Conn().MaxPayload()) - headerBytes }
 
-// unreadable sends a batch as it was published to the dead letters and takes
-// it off the queue, in that order.
-func (d *delivery) unreadable(ctx context.Context, why error) {
-	data, reason := d.msg.Data(), why.Error()
-	if most := d.letterBytes(); len(data) > most {
+// bury sends a batch that nobody can read, as it was published, to the dead
+// letters and takes it off the queue, in that order.
+func (w *Worker) bury(ctx context.Context, d *delivery, why error) {
+	data, reason := d.data(), why.Error()
+	if most := w.letterBytes(); len(data) > most {
 		reason = fmt.Sprintf("%s (only the first %d of %d octets fit in here)", reason, most, len(data))
 		data = data[:most]
 	}
 	// Told apart by delivery number: the same batch may be published again.
-	err := d.bury(ctx, "unreadable", reason, data, "unreadable."+d.number.String(), nil)
+	err := w.storeLetter(ctx, d, "unreadable", reason, data, "unreadable."+d.number.String(), nil)
 	if err != nil {
-		d.comeBack(ctx, err)
+		w.postpone(ctx, d, err)
 		return
 	}
-	d.log.WarnContext(ctx, "batch is a dead letter", "campaign", d.campaign, "batch", d.id, "reason", why)
-	d.tell(ctx, func(context.Context) error { return d.msg.TermWithReason(why.Error()) })
+	w.log.WarnContext(ctx, "batch is a dead letter", "campaign", d.campaign, "batch", d.batch, "reason", why)
+	d.term(ctx, why.Error())
 }
 
 // expire sends what is left of a batch to the dead letters and records it.
-func (d *delivery) expire(ctx context.Context, a *attempt) error {
-	rest := *d.batch
-	rest.ID = d.id
+func (w *Worker) expire(ctx context.Context, d *delivery, a *attempt) error {
+	rest := *a.published
+	rest.ID = d.batch
 	rest.Recipients = nil
 	byReply := make(map[subjects.Outcome][]envelope.Recipient)
 	codes := make(map[string]bool)
@@ -56,15 +56,15 @@ func (d *delivery) expire(ctx context.Context, a *attempt) error {
 		byReply[r.Outcome] = append(byReply[r.Outcome], r.recipient)
 	}
 	slices.SortFunc(rest.Recipients, func(a, b envelope.Recipient) int { return strings.Compare(a.Address, b.Address) })
-	reason := "deferred until " + d.o.RetryFor.String() + " after the first attempt were over"
+	reason := "deferred until " + w.o.RetryFor.String() + " after the first attempt were over"
 	list := make([]string, 0, len(codes))
 	for code := range codes {
 		list = append(list, code)
 	}
 	slices.Sort(list)
-	header := nats.Header{subjects.HeaderCodes: {strings.Join(list, " ")}, subjects.HeaderAttempt: {strconv.Itoa(d.hold.Attempt())}}
-	for i, letter := range d.letters(rest) {
-		if err := d.bury(ctx, "expired", reason, letter, fmt.Sprintf("expired.%v.%d", d.number, i), header); err != nil {
+	header := nats.Header{subjects.HeaderCodes: {strings.Join(list, " ")}, subjects.HeaderAttempt: {strconv.Itoa(a.hold.Attempt())}}
+	for i, letter := range w.letters(rest) {
+		if err := w.storeLetter(ctx, d, "expired", reason, letter, fmt.Sprintf("expired.%v.%d", d.number, i), header); err != nil {
 			return err
 		}
 	}
@@ -75,29 +75,29 @@ func (d *delivery) expire(ctx context.Context, a *attempt) error {
 }
 
 // letters is a batch as JSON, in as many parts as it takes.
-func (d *delivery) letters(b envelope.Batch) [][]byte {
+func (w *Worker) letters(b envelope.Batch) [][]byte {
 	data := b.AppendJSON(nil)
 	half := len(b.Recipients) / 2
-	if len(data) <= d.letterBytes() || half == 0 {
+	if len(data) <= w.letterBytes() || half == 0 {
 		return [][]byte{data}
 	}
 	first, second := b, b
 	first.Recipients, second.Recipients = b.Recipients[:half], b.Recipients[half:]
-	return append(d.letters(first), d.letters(second)...)
+	return append(w.letters(first), w.letters(second)...)
 }
 
-// bury publishes a dead letter. key tells it from the batch's other ones, so
+// storeLetter publishes a dead letter. key tells it from the batch's other ones, so
 // that a repeated try stores it once.
-func (d *delivery) bury(ctx context.Context, cause, reason string, data []byte, key string, header nats.Header) error {
-	msg := &nats.Msg{Subject: d.names.Dead(d.campaign), Data: data, Header: nats.Header{
+func (w *Worker) storeLetter(ctx context.Context, d *delivery, cause, reason string, data []byte, key string, header nats.Header) error {
+	msg := &nats.Msg{Subject: w.names.Dead(d.campaign), Data: data, Header: nats.Header{
 		subjects.HeaderReason: {strings.Map(printable, reason)},
 		subjects.HeaderCause:  {cause},
-		subjects.HeaderBatch:  {d.id},
+		subjects.HeaderBatch:  {d.batch},
 	}}
 	maps.Copy(msg.Header, header)
-	stored, err := d.js.PublishMsg(ctx, msg, jetstream.WithMsgID(d.campaign+"."+d.id+"."+key))
+	stored, err := w.js.PublishMsg(ctx, msg, jetstream.WithMsgID(d.campaign+"."+d.batch+"."+key))
 	if err == nil && !stored.Duplicate {
-		d.o.Observer.Buried(cause)
+		w.o.Observer.Buried(cause)
 	}
 	return err
 }

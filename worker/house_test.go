@@ -3,6 +3,7 @@ package worker_test
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -102,7 +103,10 @@ func (h *house) hireOn(t testing.TB, nc *nats.Conn, js jetstream.JetStream, o wo
 	e.quit = quit
 	e.pool = relay.NewPool(relays, po)
 	e.worker = worker.New(js, h.names, e.pool, o)
-	go func() { e.done <- e.worker.Run(ctx) }()
+	go func() {
+		err := e.worker.Run(ctx)
+		e.done <- errors.Join(err, e.pool.Close(context.WithoutCancel(ctx)))
+	}()
 	t.Cleanup(func() { e.leave(t) })
 	return e
 }

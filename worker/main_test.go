@@ -3,6 +3,7 @@ package worker_test
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -78,7 +79,9 @@ func work(args []string, stdin io.Reader, stdout io.Writer) error {
 		}
 	}()
 	o := worker.Options{Name: name, InDoubt: inDoubt, Log: slog.New(slog.DiscardHandler)}
-	return worker.New(js, subjects.Names{}, relay.NewPool(relays, relay.Options{}), o).Run(ctx)
+	pool := relay.NewPool(relays, relay.Options{})
+	err = worker.New(js, subjects.Names{}, pool, o).Run(ctx)
+	return errors.Join(err, pool.Close(context.WithoutCancel(ctx)))
 }
 
 // liveHeap is what the last garbage collection found in use.

@@ -3,14 +3,16 @@
 //
 // The way of one batch, file by file:
 //
-//  1. intake.go: a slot is free, so a batch is pulled; lease.go keeps it ours.
-//  2. batch.go: the batch is decoded, its journal read, the batch claimed. What
-//     cannot be read goes to the dead letters (dead.go).
-//  3. attempt.go: the recipients that are left wait, grouped by domain, for the
-//     relay pool to cut envelopes off them; each reply goes to the journal.
-//  4. verdict.go: one pure function decides between ack, nak and giving up.
-//  5. settle.go: the journal is closed, then the broker is told; the slot goes on
-//     with the next batch meanwhile.
+//  1. intake.go: a slot is free, so a batch is pulled.
+//  2. process.go: the whole way of the batch, top to bottom: decode, read its
+//     journal, plan, fetch the message, claim, send, settle. delivery.go keeps
+//     it ours meanwhile, and tells the broker what became of it. What cannot be
+//     read goes to the dead letters (dead.go).
+//  3. plan.go: one pure function decides who is sent to, rejected, left to rest
+//     or in doubt.
+//  4. attempt.go: the recipients wait, grouped by domain, for the relay pool to
+//     cut envelopes off them; each reply goes to the journal.
+//  5. verdict.go: one pure function decides between ack, nak and giving up.
 //
 // campaigns.go watches whether a campaign runs, is paused or cancelled; state.go
 // says how far the worker is, observer.go what it does.
@@ -129,9 +131,10 @@ type Pool interface {
 	Add(relay.Source)
 	Remove(relay.Source)
 	Ready(relay.Source)
-	// Close lets envelopes in flight finish until ctx ends, and cuts them then.
-	// Every envelope is settled when it returns.
-	Close(ctx context.Context) error
+	// Drain cuts nothing more, and lets envelopes in flight finish until ctx
+	// ends; then it cuts them off, and the error says so. Every envelope is
+	// settled when it returns. Closing is left to whoever made the pool.
+	Drain(ctx context.Context) error
 }
 
 // InDoubt says what happens to recipients of whom it cannot be known whether
@@ -144,8 +147,8 @@ const (
 	Skip   InDoubt = "skip"   // final outcome in_doubt: at most once
 )
 
-// Options are a worker's settings. The zero value of each field but Log is
-// replaced by the default of its environment variable.
+// Options are a worker's settings. The zero value of each field is its default,
+// that of its environment variable.
 type Options struct {
 	Name         string        // in journal entries and logs
 	Batches      int           // batches sent for at once; 8
@@ -154,8 +157,8 @@ type Options struct {
 	InDoubt      InDoubt       // resend
 	DrainTimeout time.Duration // 30s
 	Provision    subjects.Options
-	Observer     Observer // nil: nobody
-	Log          *slog.Logger
+	Observer     Observer     // nil: nobody
+	Log          *slog.Logger // nil: discarded
 }
 
 func (o Options) withDefaults() Options {
@@ -173,6 +176,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.InDoubt == "" {
 		o.InDoubt = Resend
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
 	}
 	if o.Observer == nil {
 		o.Observer = nobody{}
@@ -197,6 +203,8 @@ type Worker struct {
 	o     Options
 	log   *slog.Logger
 
+	policy policy
+
 	// Set by Run before the first slot starts.
 	journal   *journal.Journal
 	messages  *messages
@@ -208,13 +216,16 @@ type Worker struct {
 	state    atomic.Uint32
 	inHand   atomic.Int64 // batches
 
-	saidVersions sync.Map // of campaigns: those above ours that were logged
+	laterVersions sync.Map // campaignVersion: those that were logged
 }
 
 // New returns a worker that sends through pool.
 func New(js jetstream.JetStream, names subjects.Names, pool Pool, o Options) *Worker {
 	o = o.withDefaults()
-	return &Worker{js: js, names: names, pool: pool, o: o, log: o.Log.With("worker", o.Name)}
+	return &Worker{
+		js: js, names: names, pool: pool, o: o, log: o.Log.With("worker", o.Name),
+		policy: policy{RetryDelays: o.RetryDelays, RetryFor: o.RetryFor, InDoubt: o.InDoubt},
+	}
 }
 
 // Run works until ctx ends, and then drains: no new batch is begun, envelopes
@@ -227,14 +238,14 @@ func (w *Worker) Run(ctx context.Context) error {
 		if ctx.Err() != nil {
 			err = nil // asked to stop before there was a broker: nothing to drain
 		}
-		return errors.Join(err, w.pool.Close(context.WithoutCancel(ctx)))
+		return err
 	}
 	// Work in hand outlives ctx, up to the end of the drain.
 	work, cut := context.WithCancel(context.WithoutCancel(ctx))
 	defer cut()
-	watching, err := w.campaigns.watch(ctx, work)
+	watching, err := w.campaigns.watch(work, ctx)
 	if err != nil {
-		return errors.Join(err, w.pool.Close(work))
+		return err
 	}
 	w.enter(Working)
 	w.log.InfoContext(ctx, "working", "batches", w.o.Batches, "consumer", subjects.Consumer, "stream", w.names.BatchesStream())
@@ -264,10 +275,10 @@ func (w *Worker) drain(work context.Context, slots *sync.WaitGroup, cut context.
 	defer timer.Stop()
 	flying, cancel := context.WithTimeout(work, w.o.DrainTimeout*8/10)
 	defer cancel()
-	err := w.pool.Close(flying)
+	err := w.pool.Drain(flying)
 	slots.Wait()
 	// A nak is not answered: see that it left before the connection closes.
-	said, cancel := w.lastWords(work)
+	said, cancel := lastWords(work, w.o.DrainTimeout/10)
 	defer cancel()
 	said, cancel = context.WithTimeout(said, w.o.DrainTimeout/10)
 	defer cancel()
@@ -275,14 +286,6 @@ func (w *Worker) drain(work context.Context, slots *sync.WaitGroup, cut context.
 		w.log.WarnContext(said, "broker not told of what was given back, it returns after the ack wait", "error", flushErr)
 	}
 	return err
-}
-
-// lastWords outlives work by a tenth of the drain, so that what came of
-// envelopes that were cut can still be written down.
-func (w *Worker) lastWords(work context.Context) (context.Context, context.CancelFunc) {
-	ctx, cancel := context.WithCancel(context.WithoutCancel(work))
-	stop := context.AfterFunc(work, func() { time.AfterFunc(w.o.DrainTimeout/10, cancel) })
-	return ctx, func() { stop(); cancel() }
 }
 
 // journalTrouble says once, for all batches, that journals cannot be written or

@@ -1,0 +1,129 @@
+package worker
+
+import (
+	"errors"
+	"time"
+
+	"bulkmail/envelope"
+	"bulkmail/subjects"
+)
+
+const (
+	// What is recorded of a recipient in doubt. 4.4.2 is "bad connection".
+	doubtCode     = 451
+	doubtEnhanced = "4.4.2"
+)
+
+// policy is what a worker's options say about recipients.
+type policy struct {
+	RetryDelays Schedule
+	RetryFor    time.Duration
+	InDoubt     InDoubt
+}
+
+// A plan is what is to be done about a batch in one attempt.
+type plan struct {
+	send     []envelope.Group   // to be sent to
+	reject   []envelope.Invalid // cannot be sent to
+	rest     []deferred         // deferred by an earlier attempt, and not due yet
+	due      time.Time          // when the first of these is; zero: none rests
+	doubtful []deferred         // announced by an attempt that died, and not to be sent to again
+	deadline time.Time          // when what is deferred is given up
+}
+
+// idle tells whether an attempt would have nothing to do or to record.
+func (p *plan) idle() bool { return len(p.send)+len(p.reject)+len(p.doubtful) == 0 }
+
+// deferred is a recipient and what was said of it.
+type deferred struct {
+	recipient envelope.Recipient
+	subjects.Outcome
+}
+
+// makePlan decides about every recipient of a batch by what its journal says.
+// Of a campaign that was cancelled nobody is sent to, so all who were deferred
+// rest.
+func makePlan(batch *envelope.Batch, known *subjects.State, p policy, cancelled bool, now time.Time) plan {
+	out := plan{deadline: now.Add(p.RetryFor)}
+	if !known.FirstClaim.IsZero() {
+		out.deadline = known.FirstClaim.Add(p.RetryFor)
+	}
+	if len(known.Results) == 0 && len(known.Announced) == 0 {
+		checked := batch.Plan(nil)
+		out.send, out.reject = checked.Groups, checked.Invalid
+		return out
+	}
+	late := !now.Before(out.deadline)
+	journal := byMailbox(known)
+	checked := batch.Plan(func(mailbox string) bool {
+		k, ok := journal[mailbox]
+		switch {
+		case !ok:
+			return false
+		case k.result.Final():
+			return true
+		case k.announced != nil && p.InDoubt == Skip:
+			out.doubtful = append(out.doubtful, deferred{k.recipient, subjects.Outcome{
+				Status: subjects.InDoubt, Relay: k.announced.Relay, Code: doubtCode, Enhanced: doubtEnhanced,
+				Text: "the worker was lost between the end of the data and the reply",
+			}})
+			return true
+		case k.result == nil:
+			return false
+		}
+		due := p.RetryDelays.Due(k.result.Attempt, k.result.Time)
+		if !cancelled && (late || !now.Before(due)) {
+			return false
+		}
+		if out.due.IsZero() || due.Before(out.due) {
+			out.due = due
+		}
+		out.rest = append(out.rest, deferred{k.recipient, k.result.Outcome})
+		return true
+	})
+	out.send, out.reject = checked.Groups, checked.Invalid
+	return out
+}
+
+// record is what a journal says of one mailbox.
+type record struct {
+	recipient envelope.Recipient // as the journal has it
+	result    *subjects.Result
+	announced *subjects.Result
+}
+
+// byMailbox is the journal by mailbox: the batch may have been published again
+// in other spellings. If one spelling is final, the mailbox is.
+func byMailbox(known *subjects.State) map[string]record {
+	records := make(map[string]record, len(known.Results)+len(known.Announced))
+	mailbox := func(published string) string {
+		if a, err := envelope.ParseAddress(published); err == nil {
+			return a.Mailbox
+		}
+		return published
+	}
+	for published, result := range known.Announced {
+		m := mailbox(published)
+		records[m] = record{recipient: envelope.Recipient{Address: published, Mailbox: m}, announced: result}
+	}
+	for published, result := range known.Results {
+		m := mailbox(published)
+		r := records[m]
+		if r.result.Final() {
+			continue
+		}
+		r.recipient, r.result = envelope.Recipient{Address: published, Mailbox: m}, result
+		records[m] = r
+	}
+	return records
+}
+
+// rejection is what is recorded of a recipient that cannot be sent to.
+func rejection(why error) subjects.Outcome {
+	o := subjects.Outcome{Status: subjects.Rejected, Code: 554, Enhanced: "5.6.0", Text: "not sent: " + why.Error()}
+	if a, ok := errors.AsType[*envelope.AddressError](why); ok {
+		// The address itself stands beside it, and alike reasons share an entry.
+		o.Code, o.Enhanced, o.Text = 553, "5.1.3", "not sent: "+a.Reason
+	}
+	return o
+}

@@ -1,0 +1,221 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"bulkmail/envelope"
+	"bulkmail/subjects"
+	"bulkmail/worker/journal"
+)
+
+const (
+	// troubleDelay is how long a batch waits when the broker would not let us
+	// begin with it.
+	troubleDelay = 5 * time.Second
+	// laterDelay is how long a batch waits that only a later release can send.
+	laterDelay = time.Minute
+	// recipientBytes is the longest recipient that is rejected by itself. What
+	// is longer, escaped as JSON, might not fit in a journal entry, and is no
+	// address by mistake.
+	recipientBytes = 64 << 10
+)
+
+// errLate says that the broker may have given a batch to somebody else before
+// it could be claimed.
+var errLate = errors.New("its ack wait was over before it could be claimed")
+
+// process is the life of one delivery of a batch, from the queue until the
+// broker has been told what became of it. ctx ends when the worker's time is
+// over, intake when it drains.
+func (w *Worker) process(ctx, intake context.Context, d *delivery, t *turn) {
+	defer t.end()
+	if w.campaigns.of(d.campaign) == subjects.CampaignPaused {
+		d.nak(ctx, w.campaigns.rest(time.Now()))
+		return
+	}
+	w.inHand.Add(1)
+	defer w.inHand.Add(-1)
+	d.keep(ctx)
+	defer d.release()
+	began := time.Now()
+
+	// Decode.
+	batch, err := decode(d)
+	if err != nil {
+		w.undecodable(ctx, d, err)
+		return
+	}
+
+	// Read what earlier attempts left, and plan this one.
+	known, err := w.journal.Read(ctx, d.campaign, d.batch)
+	if err != nil {
+		w.unread(ctx, d, err)
+		return
+	}
+	cancelled := w.campaigns.of(d.campaign) == subjects.CampaignCancelled
+	p := makePlan(batch, &known.State, w.policy, cancelled, began)
+	switch {
+	case p.idle() && len(p.rest) == 0 && known.Done:
+		d.ack(ctx) // published again, and all of it is known
+		return
+	case p.idle() && len(p.rest) > 0 && !cancelled:
+		d.nak(ctx, time.Until(p.due)) // back before its time; a claim would only lengthen the journal
+		return
+	}
+
+	// Fetch the message.
+	var message *envelope.Message
+	if len(p.send) > 0 && !cancelled {
+		if message, err = w.messages.of(ctx, batch, d.place); err != nil {
+			w.unfetched(ctx, d, err)
+			return
+		}
+	}
+
+	// Claim the batch.
+	a := w.newAttempt(d, batch, p, message)
+	if cancelled {
+		a.stop(time.Time{}) // there is no message to send
+	}
+	if !d.held() {
+		w.leave(ctx, d, errLate)
+		return
+	}
+	if a.hold, err = w.journal.Claim(ctx, known, d.number, a.pause); err != nil {
+		w.leave(ctx, d, err)
+		return
+	}
+	w.journalTrouble(nil)
+	a.recordPlanned(p)
+
+	// Send, and settle while the slot goes on with the next batch.
+	left := a.send(ctx, intake)
+	t.next()
+	w.settle(ctx, d, a, left, began)
+}
+
+// decode reads the batch, and names it.
+func decode(d *delivery) (*envelope.Batch, error) {
+	batch, err := envelope.Decode(d.data())
+	switch {
+	case err != nil:
+	case !subjects.ValidID(d.campaign):
+		err = &envelope.FieldError{Field: "subject", Reason: "the campaign is 1 to 64 letters, digits, - or _"}
+	case batch.Letters():
+		err = &envelope.VersionError{Version: max(batch.Version, 2)}
+	default:
+		err = recordable(batch.Recipients)
+	}
+	if err != nil {
+		d.name("")
+		return nil, err
+	}
+	d.name(batch.ID)
+	return batch, nil
+}
+
+func recordable(recipients []envelope.Recipient) error {
+	for i := range recipients {
+		if n := len(recipients[i].Address); n > recipientBytes {
+			return &envelope.FieldError{Field: fmt.Sprintf("recipients[%d]", i), Reason: fmt.Sprintf("has %d octets, which no address has", n)}
+		}
+	}
+	return nil
+}
+
+// undecodable leaves a batch of a later version to a worker that knows it. Any
+// other is a dead letter.
+func (w *Worker) undecodable(ctx context.Context, d *delivery, err error) {
+	later, ok := errors.AsType[*envelope.VersionError](err)
+	if !ok {
+		w.bury(ctx, d, err)
+		return
+	}
+	if _, said := w.laterVersions.LoadOrStore(campaignVersion{d.campaign, later.Version}, true); !said {
+		w.log.WarnContext(ctx, "batches of a later version stay in the queue for a worker that knows it",
+			"campaign", d.campaign, "version", later.Version, "looked_at_again_in", laterDelay)
+	}
+	d.nak(ctx, laterDelay)
+}
+
+// campaignVersion is a version of batches that a campaign has.
+type campaignVersion struct {
+	campaign string
+	version  int
+}
+
+// unread returns a batch whose journal could not be read.
+func (w *Worker) unread(ctx context.Context, d *delivery, err error) {
+	if _, broker := errors.AsType[*journal.BrokerError](err); broker {
+		w.gate.shut(time.Now().Add(troubleDelay)) // other batches would fare no better
+		w.journalTrouble(err)
+		d.nak(ctx, troubleDelay)
+		return
+	}
+	w.postpone(ctx, d, err)
+}
+
+// unfetched makes a batch a dead letter if its message will never be had.
+func (w *Worker) unfetched(ctx context.Context, d *delivery, err error) {
+	if wrong, ok := errors.AsType[*envelope.FieldError](err); ok {
+		w.bury(ctx, d, wrong)
+		return
+	}
+	w.postpone(ctx, d, err)
+}
+
+// postpone returns a batch that could not be begun through no fault of its own.
+func (w *Worker) postpone(ctx context.Context, d *delivery, err error) {
+	w.log.WarnContext(ctx, "batch not begun, it comes back", "campaign", d.campaign, "batch", d.batch, "error", err, "again_in", troubleDelay)
+	d.nak(ctx, troubleDelay)
+}
+
+// leave leaves the batch to whoever holds it. It must be neither acked nor
+// naked: the broker would take that for the holder's word.
+func (w *Worker) leave(ctx context.Context, d *delivery, err error) {
+	w.log.WarnContext(ctx, "batch let go", "campaign", d.campaign, "batch", d.batch, "reason", err)
+}
+
+// settle ends an attempt: verdict, journal, then the broker. The order matters:
+// the batch leaves the queue only when its journal says why. While the broker
+// is away it waits, with the replies it has, until the worker must end.
+func (w *Worker) settle(ctx context.Context, d *delivery, a *attempt, left Tally, began time.Time) {
+	ctx, cancel := lastWords(ctx, w.o.DrainTimeout/10)
+	defer cancel()
+	now := time.Now()
+	v := Decide(left, a.deadline, now)
+	switch {
+	case a.isLost():
+		v = Verdict{Action: Nak} // if the journal is ours still, the rest is anybody's
+	case v.Action != Ack && w.campaigns.of(d.campaign) == subjects.CampaignCancelled:
+		a.cancel()
+		v = Verdict{Action: Ack}
+	case v.Action == Expire:
+		if err := w.expire(ctx, d, a); err != nil {
+			w.log.ErrorContext(ctx, "dead letter not stored, the rest is tried again", "campaign", d.campaign, "batch", d.batch, "error", err)
+			v = Verdict{Nak, troubleDelay}
+		}
+	}
+	if err := a.hold.Close(ctx, v.Action != Nak); err != nil {
+		if errors.Is(err, journal.ErrFenced) {
+			w.leave(ctx, d, err)
+		} else {
+			w.log.ErrorContext(ctx, "journal not written, the batch comes back after the ack wait", "campaign", d.campaign, "batch", d.batch, "error", err)
+		}
+		w.o.Observer.Attempted(Lost)
+		return
+	}
+	w.o.Observer.Attempted(v.Action)
+	w.log.InfoContext(ctx, "attempt over", "campaign", d.campaign, "batch", d.batch, "attempt", a.hold.Attempt(),
+		"accepted", a.counts[subjects.Accepted], "rejected", a.counts[subjects.Rejected],
+		"deferred", left.Deferred, "waiting", left.Waiting, "verdict", v.Action, "again_in", v.Delay.Round(time.Millisecond),
+		"took", now.Sub(began).Round(time.Millisecond))
+	if v.Action == Nak {
+		d.nak(ctx, v.Delay)
+		return
+	}
+	d.ack(ctx)
+}
