@@ -118,7 +118,7 @@ func (h *house) recipients(name string) map[string]int {
 	batches, _ := h.queued(name)
 	for _, b := range batches {
 		for _, r := range b.Recipients {
-			all[r]++
+			all[r.Address]++
 		}
 	}
 	return all
@@ -132,11 +132,19 @@ func (h *house) settle(name string) {
 	stream := h.stream(h.names.BatchesStream())
 	for i, b := range batches {
 		h.write(name, b.ID, entry(subjects.Claimed, 1))
-		h.write(name, b.ID, entry(subjects.Done, 1, became(subjects.Accepted, "primary", b.Recipients...)))
+		h.write(name, b.ID, entry(subjects.Done, 1, became(subjects.Accepted, "primary", addresses(b)...)))
 		if err := stream.DeleteMsg(h.t.Context(), sequences[i]); err != nil {
 			h.t.Fatal(err)
 		}
 	}
+}
+
+func addresses(b *envelope.Batch) []string {
+	list := make([]string, len(b.Recipients))
+	for i, r := range b.Recipients {
+		list[i] = r.Address
+	}
+	return list
 }
 
 // record returns the record of a campaign; found is false if it has none.
