@@ -7,7 +7,9 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"os"
+	"sync"
 	"time"
 
 	"bulkmail/relay/smtp"
@@ -34,7 +36,12 @@ func FromConfig(cfgs []Config, out Outlets) ([]Relay, error) {
 	logs := map[string]*conversation{}
 	relays := make([]Relay, len(cfgs))
 	var problems []error
+	domain := sync.OnceValue(func() string { return LocalDomain(FQDN, net.InterfaceAddrs) })
 	for i, c := range cfgs {
+		c = c.WithDefaults(len(cfgs))
+		if c.Domain == "" {
+			c.Domain = domain()
+		}
 		d, err := dialer(c, out, logs)
 		if err != nil {
 			problems = append(problems, fmt.Errorf("%s: relay %s: %w", cmp.Or(c.Where, "relays"), c.Name, err))
@@ -91,7 +98,7 @@ func dialer(c Config, out Outlets, logs map[string]*conversation) (Dialer, error
 		d.TLS = smtp.Implicit
 	}
 	switch c.Overlap {
-	case "auto", "":
+	case "auto":
 		d.Overlap = smtp.OverlapAuto
 	case "on":
 		d.Overlap = smtp.OverlapOn

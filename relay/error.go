@@ -10,7 +10,7 @@ import (
 // Error is what went wrong with a relay as a whole. What a relay said about
 // single recipients is no error but their result.
 //
-// MBS is the code that the seed's page gives the same mishap:
+// MBS is the code that Mail::Bulkmail::Server gives the same mishap:
 //
 //	MBS001  cannot connect to worthless servers
 //	MBS002  could not make socket
@@ -32,7 +32,7 @@ import (
 //	MBS018  No file descriptor (a relay that was closed)
 type Error struct {
 	Relay    string // its name; empty when it is about all relays
-	MBS      string // empty where the seed had no code
+	MBS      string // empty where Mail::Bulkmail has no code
 	Code     int    // of the SMTP reply; 0: there was none
 	Enhanced string // of the SMTP reply (RFC 3463)
 	Common   bool   // another session of the relay broke after this one was opened: it was not the envelope that broke it

@@ -122,6 +122,7 @@ func NewPool(relays []Relay, opts Options) *Pool {
 	defer p.mu.Unlock()
 	p.robin = &Robin{}
 	for i, r := range relays {
+		r.Config = r.Config.WithDefaults(len(relays))
 		p.members = append(p.members, p.newMember(i, r))
 		l := r.Config.Limits()
 		p.robin.lanes = append(p.robin.lanes, newLane(l, p.allowance(r.Config.Name, l)))
@@ -140,7 +141,7 @@ func (p *Pool) newMember(index int, r Relay) *member {
 // configure sets all that follows from the configuration but the dialer.
 func (m *member) configure(index int, c Config) {
 	m.index, m.config, m.where = index, c, c.Where
-	m.limit, m.perCon = max(c.Connections, 1), c.MaxMessagesPerConnection
+	m.limit, m.perCon = c.Connections, c.MaxMessagesPerConnection
 	switch {
 	case !c.Adaptive:
 		m.tuner = nil
@@ -149,7 +150,7 @@ func (m *member) configure(index int, c Config) {
 	default:
 		m.tuner.change(m.limit)
 	}
-	m.health.maxAttempts, m.health.worthlessFor = c.MaxConnectionAttempts, c.WorthlessFor
+	m.health.maxAttempts, m.health.worthlessFor = c.MaxConnectionAttempts, max(c.WorthlessFor, 0)
 }
 
 // atOnce is how many sessions may be sending. Caller holds mu.
@@ -245,7 +246,7 @@ func (p *Pool) Close(ctx context.Context) error {
 	}
 }
 
-// Reset is the seed's reset of all counters of a relay; a relay that is
+// Reset sets all counters of a relay to zero, as Mail::Bulkmail's reset does; a relay that is
 // parked or worthless is given another chance. It tells whether there is a
 // relay of that name.
 func (p *Pool) Reset(name string) bool {

@@ -12,11 +12,11 @@
 //     relay is unwell.
 //
 // A relay is anything that can dial a [Session]: package smtp for SMTP and
-// LMTP, [Dummy] for the seed's DummyServer, and whatever a user of this
+// LMTP, [Dummy] for Mail::Bulkmail's DummyServer, and whatever a user of this
 // package plugs in.
 //
-// Messages are counted as in the seed: one recipient of one envelope is one
-// message.
+// Messages are counted as in Mail::Bulkmail: one recipient of one envelope is
+// one message.
 package relay
 
 import (

@@ -205,7 +205,7 @@ func (s *session) domains() int {
 	if s.ofAtMost > 0 && (most <= 0 || s.ofAtMost < most) {
 		return s.ofAtMost
 	}
-	return most
+	return max(most, 0)
 }
 
 // following hands out the envelope that is to follow the one being sent, if

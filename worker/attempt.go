@@ -272,16 +272,15 @@ func (a *attempt) Cut(g relay.Grant) *relay.Envelope {
 		Envelope: smtp.Envelope{
 			From:       a.batch.From,
 			Recipients: cut.Mailboxes,
-			Message:    a.message,
+			Message:    smtp.Guarded(a.message, a.beforeEnd),
 			DSN:        a.dsn,
-			BeforeEnd:  a.beforeEnd,
 			Results:    make([]smtp.Result, cut.Len()),
 		},
 		Domain:    cut.Domain,
 		Addresses: cut.Addresses,
 	}
 	if a.o.InDoubt == Skip {
-		e.BeforeEnd = a.announce(g.Relay, e)
+		e.Message = smtp.Guarded(a.message, a.announce(g.Relay, e))
 	}
 	if tries > 0 {
 		a.tries[e] = tries

@@ -32,7 +32,7 @@ func (d *Dialer) Dial(ctx context.Context) (*Session, error) {
 		return nil, &Error{Unwell: true, Loud: true, Err: err}
 	}
 	s, e := d.open(ctx, credentials, d.TLS)
-	if e != nil && errors.Is(e, errHandshake) && d.TLS == Opportunistic && !d.TLSVerify &&
+	if e != nil && errors.Is(e, errHandshake) && d.TLS == Opportunistic && !d.verified() &&
 		(credentials.none() || d.AuthInClear) {
 		// What "may" means: a server whose TLS is broken is one without.
 		d.logger().Warn("tls does not work, going on in the clear", "addr", d.Addr, "error", e.Err)

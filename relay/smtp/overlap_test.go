@@ -89,9 +89,9 @@ func TestSendInsistsOnTheEnvelopeThatWasPromised(t *testing.T) {
 		t.Fatal(err)
 	}
 	message := mustMessage(t, "Subject: x\n\ny\n")
-	first := &Envelope{From: "a@example.com", Recipients: []string{"b@example.net"}, Message: message}
-	promised := &Envelope{From: "c@example.com", Recipients: []string{"d@example.net"}, Message: message}
-	other := &Envelope{From: "e@example.com", Recipients: []string{"f@example.net"}, Message: message}
+	first := &Envelope{From: "a@example.com", Recipients: []string{"b@example.net"}, Message: Guarded(message, nil)}
+	promised := &Envelope{From: "c@example.com", Recipients: []string{"d@example.net"}, Message: Guarded(message, nil)}
+	other := &Envelope{From: "e@example.com", Recipients: []string{"f@example.net"}, Message: Guarded(message, nil)}
 	if err := s.Send(t.Context(), first, func() *Envelope { return promised }); err != nil {
 		t.Fatal(err)
 	}

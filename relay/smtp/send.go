@@ -106,17 +106,16 @@ func (s *Session) transact(ctx context.Context, t *transaction, next func() *Env
 
 // deliver writes the message and reads what becomes of it.
 func (s *Session) deliver(ctx context.Context, t *transaction, next func() *Envelope) *Error {
-	if t.e.BeforeEnd != nil {
-		if err := t.e.BeforeEnd(ctx); err != nil {
-			// Only a connection that breaks keeps a server from
-			// taking what it has got so far.
-			s.kill()
-			t.withdrawn = true
-			return &Error{Command: cmdDATA.String(), Err: err}
-		}
+	content, err := t.e.Message.Open(ctx)
+	if err != nil {
+		// Only a connection that breaks keeps a server from taking what
+		// it has got so far.
+		s.kill()
+		t.withdrawn = true
+		return &Error{Command: cmdDATA.String(), Err: err}
 	}
 	began := s.d.clock()
-	message := t.e.Message.Wire()
+	message := content.Wire()
 	s.out.begin()
 	s.out.buf = append(s.out.buf, ".\r\n"...)
 	if t.failure == nil {
@@ -125,14 +124,14 @@ func (s *Session) deliver(ctx context.Context, t *transaction, next func() *Enve
 	s.said(s.out.buf)
 	_ = s.writeMessage(message, s.out.buf) // its error shows when the reply is read
 	ended := int64(len(message) + len(".\r\n"))
-	var err *Error
+	var failed *Error
 	if s.d.LMTP {
-		err = s.readEnds(t, ended)
+		failed = s.readEnds(t, ended)
 	} else {
-		err = s.readEnd(t, ended)
+		failed = s.readEnd(t, ended)
 	}
-	s.d.took(PhaseMessage, began, err)
-	return err
+	s.d.took(PhaseMessage, began, failed)
+	return failed
 }
 
 // readEnd reads the reply to the lone dot, which holds for all recipients

@@ -110,7 +110,7 @@ func TestCancellingTheContextReturnsAtOnce(t *testing.T) {
 			var canceled time.Time
 			var wg sync.WaitGroup
 			wg.Go(func() { <-reached; canceled = time.Now(); cancel() })
-			e := &Envelope{From: "a@example.com", Recipients: []string{"b@example.net"}, Message: mustMessage(t, "Subject: x\n\ny\n")}
+			e := &Envelope{From: "a@example.com", Recipients: []string{"b@example.net"}, Message: Guarded(mustMessage(t, "Subject: x\n\ny\n"), nil)}
 			s, err := plainDialer(addr).Dial(ctx) // no reply may take 5 minutes
 			if err == nil {
 				err = s.Send(ctx, e, nil)
@@ -151,7 +151,7 @@ func TestAContextThatIsOverSendsNothing(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	e := &Envelope{From: "a@example.com", Recipients: []string{"b@example.net"}, Message: mustMessage(t, "Subject: x\n\ny\n")}
+	e := &Envelope{From: "a@example.com", Recipients: []string{"b@example.net"}, Message: Guarded(mustMessage(t, "Subject: x\n\ny\n"), nil)}
 	if err := s.Send(ctx, e, nil); !errors.Is(err, context.Canceled) || e.Results[0].Status != NotAttempted {
 		t.Errorf("%v, %+v", err, e.Results)
 	}
@@ -199,7 +199,7 @@ func TestAGroupLargerThanTheWindowDoesNotBlock(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	e := &Envelope{From: "a@example.com", Message: mustMessage(t, "Subject: x\n\ny\n")}
+	e := &Envelope{From: "a@example.com", Message: Guarded(mustMessage(t, "Subject: x\n\ny\n"), nil)}
 	for i := range recipients {
 		e.Recipients = append(e.Recipients, fmt.Sprintf("somebody-or-other-%05d@example.net", i))
 	}
@@ -226,7 +226,7 @@ func TestASilentServerCostsOneDeadline(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			e := &Envelope{From: "a@example.com", Recipients: []string{"b@example.net", "c@example.net"}, Message: mustMessage(t, "Subject: x\n\ny\n")}
+			e := &Envelope{From: "a@example.com", Recipients: []string{"b@example.net", "c@example.net"}, Message: Guarded(mustMessage(t, "Subject: x\n\ny\n"), nil)}
 			start := time.Now()
 			err = s.Send(t.Context(), e, nil)
 			if took := time.Since(start); took < d.Timeout || took > 2*d.Timeout {
@@ -251,7 +251,7 @@ func TestAServerGoneWhileIdleIsNotUnwell(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	e := &Envelope{From: "a@example.com", Recipients: []string{"b@example.net"}, Message: mustMessage(t, "Subject: x\n\ny\n")}
+	e := &Envelope{From: "a@example.com", Recipients: []string{"b@example.net"}, Message: Guarded(mustMessage(t, "Subject: x\n\ny\n"), nil)}
 	if err := s.Send(t.Context(), e, nil); err != nil {
 		t.Fatal(err)
 	}
@@ -308,7 +308,7 @@ func TestARecipientCostsNoAllocation(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		e := &Envelope{From: "news@example.com", Message: mustMessage(t, "Subject: x\n\ny\n")}
+		e := &Envelope{From: "news@example.com", Message: Guarded(mustMessage(t, "Subject: x\n\ny\n"), nil)}
 		for i := range recipients {
 			e.Recipients = append(e.Recipients, fmt.Sprintf("r%d@example.net", i))
 		}

@@ -36,7 +36,7 @@ func (d *Dialer) tlsConfig() (*tls.Config, error) {
 	config := &tls.Config{
 		MinVersion:         tls.VersionTLS12,
 		ServerName:         host,
-		InsecureSkipVerify: !d.TLSVerify, //nolint:gosec // by name only
+		InsecureSkipVerify: !d.verified(), //nolint:gosec // by name only
 		ClientSessionCache: tls.NewLRUClientSessionCache(0),
 		// Small first records are for pages that render; a message is
 		// wanted whole.
