@@ -171,7 +171,7 @@ func TestADialThatFailsBesideOneThatSucceedsDoesNotParkTheRelay(t *testing.T) {
 				return nil
 			},
 		}
-		p := NewPool([]Relay{named("a", r, connections(2), func(c *Config) { c.MaxConnectionAttempts = 1; c.WorthlessFor = 0 })}, Options{})
+		p := NewPool([]Relay{named("a", r, connections(2), func(c *Config) { c.MaxConnectionAttempts = 1; c.WorthlessFor = None })}, Options{})
 		start := time.Now()
 		l := add(p, "x", 1000)
 		<-l.finished
@@ -260,7 +260,7 @@ func TestARelayIsWorthlessAfterMaxConnectionAttemptsAndThenProbed(t *testing.T) 
 	})
 }
 
-func TestWorthlessForZeroIsForGoodAsInTheSeed(t *testing.T) {
+func TestWorthlessForNoneIsForGoodAsInMailBulkmail(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		well := false
@@ -270,7 +270,7 @@ func TestWorthlessForZeroIsForGoodAsInTheSeed(t *testing.T) {
 			}
 			return refused
 		}}
-		p := NewPool([]Relay{named("a", r, func(c *Config) { c.WorthlessFor = 0; c.MaxConnectionAttempts = 2 })}, Options{})
+		p := NewPool([]Relay{named("a", r, func(c *Config) { c.WorthlessFor = None; c.MaxConnectionAttempts = 2 })}, Options{})
 		l := add(p, "x", 100)
 		time.Sleep(1000 * time.Hour)
 		if n := r.dialed(); n != 2 {
@@ -425,6 +425,33 @@ func TestAPoolWithoutRelaysStalls(t *testing.T) {
 		closePool(t, p)
 		if len(l.stalls) != 1 || !l.stalls[0].until.IsZero() {
 			t.Errorf("%+v", l.stalls)
+		}
+	})
+}
+
+// A relay that cannot be reached is told of as such, and how many attempts are
+// left; one that says that it is unwell as parked. The difference is what an
+// operator does next.
+func TestARelayOutOfReachIsNotSaidToBeParked(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		r := &recorder{dial: func(n int) error {
+			if n <= 2 {
+				return refused
+			}
+			return nil
+		}}
+		var log logbook
+		p := NewPool([]Relay{named("a", r)}, Options{Log: log.logger()})
+		l := add(p, "x", 10)
+		<-l.finished
+		closePool(t, p)
+		if lines := log.lines("relay is parked"); len(lines) > 0 {
+			t.Errorf("said to be parked: %v", lines)
+		}
+		lines := log.lines("cannot connect to relay")
+		if len(lines) != 2 || !strings.Contains(lines[1], "attempt=2 max_connection_attempts=5") {
+			t.Errorf("got %v", lines)
 		}
 	})
 }
