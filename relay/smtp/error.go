@@ -16,6 +16,7 @@ type Error struct {
 	MBS        string        // Mail::Bulkmail's code, "MBS003"; empty where it has none
 	Command    string        // what was being said: CONNECT, EHLO, MAIL, ..., END; empty before that
 	Reply      *Reply        // what the server said, if it did
+	To         string        // the recipient whose RCPT it was said to; empty: it was said to something else, or to several
 	Unwell     bool          // the server should be left alone for a while (parked); otherwise the session alone is dead
 	Loud       bool          // an operator must act: credentials, TLS, configuration
 	RetryAfter time.Duration // the server's hint; 0: none

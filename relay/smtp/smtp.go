@@ -67,6 +67,7 @@ const (
 // share it.
 type Result struct {
 	Status Status
+	Blame  Blame  // whom a refusal blames
 	Reply  *Reply // nil when NotAttempted
 }
 
