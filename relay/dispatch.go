@@ -45,6 +45,7 @@ func (p *Pool) dispatch(now time.Time) {
 	if p.closing {
 		return
 	}
+	p.round++
 	for p.idle > 0 && p.ready.head != nil {
 		i, n := p.next(now, nil)
 		if i < 0 {
@@ -54,7 +55,8 @@ func (p *Pool) dispatch(now time.Time) {
 		s := m.free[len(m.free)-1]
 		e := p.cutEnvelope(s, n, now)
 		if e == nil {
-			break
+			m.passedOver = p.round
+			continue
 		}
 		m.free = m.free[:len(m.free)-1]
 		p.idle--
@@ -84,7 +86,7 @@ func (p *Pool) roomOf(i int) int {
 	if p.claimant != nil && p.claimant.member == m {
 		return p.claimant.room()
 	}
-	if blocked, _ := m.health.blocked(p.now); blocked {
+	if m.passedOver == p.round || !p.usable(m, p.now) {
 		return 0
 	}
 	if len(m.free) == 0 {
@@ -99,6 +101,13 @@ func (p *Pool) roomOf(i int) int {
 	return m.free[len(m.free)-1].room()
 }
 
+// usable tells whether the relay may be given something now, if only what has
+// not met it yet. Caller holds mu.
+func (p *Pool) usable(m *member, now time.Time) bool {
+	blocked, _ := m.health.blocked(now)
+	return !blocked || m.health.trial
+}
+
 // dialableOf is how many messages relay i could take on a session to be
 // opened. Caller holds mu.
 func (p *Pool) dialableOf(i int) int {
@@ -107,7 +116,7 @@ func (p *Pool) dialableOf(i int) int {
 	if sessions >= m.atOnce() || m.health.trouble != well && sessions > 0 {
 		return 0
 	}
-	if blocked, _ := m.health.blocked(p.now); blocked || p.now.Before(m.health.dialAt) {
+	if m.passedOver == p.round || !p.usable(m, p.now) || p.now.Before(m.health.dialAt) {
 		return 0
 	}
 	if len(m.dials) > 0 && p.now.Sub(m.dials[0]) >= p.opts.DialPatience {
@@ -123,13 +132,24 @@ func (p *Pool) dialableOf(i int) int {
 // session s. Caller holds mu.
 func (p *Pool) cutEnvelope(s *session, n int, now time.Time) *Envelope {
 	m := s.member
-	for p.ready.head != nil {
+	g := Grant{Relay: m.name, Messages: n, Domains: s.domains(), pool: p, member: m, now: now}
+	if blocked, _ := m.health.blocked(now); blocked {
+		g.fresh = true // it is on trial
+	}
+	var first *entry // that has something, but not for this relay
+	for p.ready.head != nil && p.ready.head != first {
 		src := p.ready.pop()
 		if src.removed {
 			continue
 		}
-		e := src.source.Cut(Grant{Relay: m.name, Messages: n, Domains: s.domains()})
+		e := src.source.Cut(g)
 		if e == nil {
+			if src.source.Pending() > 0 {
+				p.ready.push(src)
+				if first == nil {
+					first = src
+				}
+			}
 			continue
 		}
 		p.ready.push(src)
@@ -213,6 +233,9 @@ func (p *Pool) plan(now time.Time) {
 			if m.health.dialAt.After(now) {
 				wake = earlier(wake, m.health.dialAt)
 			}
+			if m.health.trial && m.health.until.After(now) {
+				wake = earlier(wake, m.health.until)
+			}
 			for _, began := range m.dials {
 				if patient := began.Add(p.opts.DialPatience); patient.After(now) {
 					wake = earlier(wake, patient)
@@ -236,8 +259,11 @@ func (p *Pool) plan(now time.Time) {
 // session is free or an envelope in flight is settled. Caller holds mu.
 func (p *Pool) nextAt(now time.Time, i int, m *member) (at time.Time, never bool) {
 	blocked, at := m.health.blocked(now)
-	if blocked && at.IsZero() {
+	switch {
+	case blocked && at.IsZero():
 		return at, true
+	case blocked && m.health.trial && m.passedOver != p.round:
+		at = now // for what has not met it yet
 	}
 	w := p.robin.Wait(now, i)
 	if w.Never {

@@ -56,9 +56,8 @@ func (e *Error) Unwrap() error { return e.Err }
 // fail makes err the *Error of the relay of that name, and finds what the
 // session said. An error that is no [smtp.Error] is a lost connection.
 func fail(name string, err error, dialing bool) (*Error, *smtp.Error) {
-	said, ok := errors.AsType[*smtp.Error](err)
-	if !ok {
-		said = &smtp.Error{MBS: "MBS009", Err: err}
+	said := saidBy(err)
+	if said.Err == err { //nolint:errorlint // the very one: it was no smtp.Error
 		if dialing {
 			said.MBS = "MBS003"
 		}
@@ -69,4 +68,13 @@ func fail(name string, err error, dialing bool) (*Error, *smtp.Error) {
 		e.Code, e.Enhanced = said.Reply.Code, said.Reply.Enhanced
 	}
 	return e, said
+}
+
+// saidBy is what a session said went wrong. An error that is no [smtp.Error] is a
+// lost connection.
+func saidBy(err error) *smtp.Error {
+	if said, ok := errors.AsType[*smtp.Error](err); ok {
+		return said
+	}
+	return &smtp.Error{MBS: "MBS009", Err: err}
 }

@@ -77,6 +77,7 @@ type Pool struct {
 	now      time.Time
 	claimant *session // a session that is busy but would take an envelope to follow
 	wanted   int      // the first relay in the robin's order that could take if it had a session; -1: none
+	round    int      // of dispatch
 	room     func(i int) int
 	dialable func(i int) int
 }
@@ -101,6 +102,12 @@ type member struct {
 	dying int         // of these, those that are no longer usable
 	busy  int         // sessions that are sending
 	broke time.Time   // when a connection was lost last
+
+	passed     time.Time // when the last envelope began that got its verdicts
+	refusals   int       // envelopes in a row that it refused as a whole
+	refusal    *Error    // the last of them
+	passedOver int       // the round of dispatch in which nothing that waits was for this relay
+
 	stats stats
 }
 

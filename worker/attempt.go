@@ -2,7 +2,6 @@ package worker
 
 import (
 	"context"
-	"errors"
 	"sync"
 	"time"
 
@@ -19,9 +18,6 @@ const (
 	patience = 10 * time.Second
 	// longestRest is for how long such a batch goes back at most.
 	longestRest = time.Minute
-	// maxTries is how many times an envelope may be cut short by a lost
-	// connection within one attempt. It might be what breaks the connection.
-	maxTries = 3
 	// What is recorded of a recipient in doubt. 4.4.2 is "bad connection".
 	doubtCode     = 451
 	doubtEnhanced = "4.4.2"
@@ -40,7 +36,6 @@ type attempt struct {
 	mu        sync.Mutex               // guards what follows
 	queue     []waiting                // groups with recipients left, in order
 	flying    int                      // envelopes that are cut and not settled
-	tries     map[*relay.Envelope]int  // of these, those with recipients that were cut before in vain
 	announced map[*relay.Envelope]bool // of these, those whose recipients are on record as sending
 	calm      chan struct{}            // not nil: nothing may be cut or ended until it is closed
 	stopped   bool                     // nothing more may be cut
@@ -54,10 +49,10 @@ type attempt struct {
 	due      time.Time               // of the first that rests; zero: none does
 }
 
-// waiting is the rest of a group, and how often envelopes of it were cut short.
+// waiting is the rest of a group, and what its recipients have been through.
 type waiting struct {
 	envelope.Group
-	tries int
+	trail *relay.Trail
 }
 
 // reply is what makes results alike.
@@ -79,7 +74,6 @@ func newAttempt(d *delivery, groups []envelope.Group, message *envelope.Message,
 		due:       r.due,
 		queue:     make([]waiting, len(groups)),
 		finished:  make(chan struct{}),
-		tries:     make(map[*relay.Envelope]int),
 		announced: make(map[*relay.Envelope]bool),
 		counts:    make(map[subjects.Status]int),
 		deferred:  r.deferred,
@@ -263,10 +257,10 @@ func (a *attempt) Pending() int {
 func (a *attempt) Cut(g relay.Grant) *relay.Envelope {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.stopped || a.calm != nil || len(a.queue) == 0 || !a.lease.held() {
+	if a.stopped || a.calm != nil || !a.lease.held() || !a.next(g) {
 		return nil
 	}
-	tries := a.queue[0].tries
+	trail := a.queue[0].trail
 	cut := a.take(g)
 	e := &relay.Envelope{
 		Envelope: smtp.Envelope{
@@ -278,28 +272,22 @@ func (a *attempt) Cut(g relay.Grant) *relay.Envelope {
 		},
 		Domain:    cut.Domain,
 		Addresses: cut.Addresses,
+		Trail:     trail,
 	}
 	if a.o.InDoubt == Skip {
 		e.Message = smtp.Guarded(a.message, a.announce(g.Relay, e))
-	}
-	if tries > 0 {
-		a.tries[e] = tries
 	}
 	a.flying++
 	return e
 }
 
 // Settle implements [relay.Source].
-func (a *attempt) Settle(e *relay.Envelope, relayName string, err error) {
+func (a *attempt) Settle(e *relay.Envelope, relayName string, _ error) {
 	a.mu.Lock()
-	tries, announced := a.tries[e], a.announced[e]
-	delete(a.tries, e)
+	announced := a.announced[e]
 	delete(a.announced, e)
 	a.mu.Unlock()
-	if broke, ok := errors.AsType[*relay.Error](err); ok && !broke.Common && !unwell(broke) {
-		tries++
-	}
-	var again envelope.Group
+	var again []waiting
 	groups := make([]subjects.Results, 0, 1)
 	for i := 0; i < len(e.Results); {
 		end := i + 1
@@ -307,10 +295,9 @@ func (a *attempt) Settle(e *relay.Envelope, relayName string, err error) {
 			end++
 		}
 		addresses := e.Addresses[i:end:end]
-		status, r := a.outcome(e.Results[i], relayName, announced || tries >= maxTries)
+		status, r := a.outcome(e.Results[i], relayName, announced)
 		if status == "" {
-			again.Mailboxes = append(again.Mailboxes, e.Recipients[i:end]...)
-			again.Addresses = append(again.Addresses, addresses...)
+			again = leave(again, e.Recipients[i:end:end], addresses, e.TrailOf(i))
 		} else {
 			groups = append(groups, r.results(status, addresses))
 		}
@@ -321,9 +308,9 @@ func (a *attempt) Settle(e *relay.Envelope, relayName string, err error) {
 	}
 
 	a.mu.Lock()
-	ready := again.Len() > 0
-	if ready {
-		a.putBack(again, tries)
+	ready := len(again) > 0
+	for _, w := range again {
+		a.putBack(w.Group, w.trail)
 	}
 	a.flying--
 	a.finish()
@@ -332,12 +319,6 @@ func (a *attempt) Settle(e *relay.Envelope, relayName string, err error) {
 	if ready {
 		a.pool.Ready(a)
 	}
-}
-
-// unwell tells whether the relay as a whole was to blame.
-func unwell(err error) bool {
-	said, ok := errors.AsType[*smtp.Error](err)
-	return ok && said.Unwell
 }
 
 // record passes results to the journal and counts them.
