@@ -18,6 +18,7 @@ type mishap struct {
 	others    int       // more sessions that are open and not known to be dead
 	again     bool      // the session was known to be dead
 	suspect   bool      // a relay has stumbled over this envelope before
+	alone     bool      // and it is one recipient, who will be deferred soon
 	cleared   bool      // and this one has passed others since: it is the envelope
 }
 

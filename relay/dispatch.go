@@ -129,40 +129,49 @@ func (p *Pool) dialableOf(i int) int {
 }
 
 // cutEnvelope takes the next envelope off the source whose turn it is, for
-// session s. Caller holds mu.
+// session s. A relay in trouble is tried with recipients that it has not met
+// yet: what happens to them says more about it. Caller holds mu.
 func (p *Pool) cutEnvelope(s *session, n int, now time.Time) *Envelope {
 	m := s.member
-	g := Grant{Relay: m.name, Messages: n, Domains: s.domains(), pool: p, member: m, now: now}
-	if blocked, _ := m.health.blocked(now); blocked {
-		g.fresh = true // it is on trial
+	g := Grant{Relay: m.name, Messages: n, Domains: s.domains(), pool: p, member: m, now: now, fresh: m.health.trouble != well}
+	src, e := p.ask(g)
+	if blocked, _ := m.health.blocked(now); e == nil && g.fresh && !blocked {
+		g.fresh = false
+		src, e = p.ask(g)
 	}
-	var first *entry // that has something, but not for this relay
+	if e == nil {
+		return nil
+	}
+	if got := len(e.Recipients); got < 1 || got > n {
+		panic(fmt.Sprintf("relay: Cut was granted %d messages and took %d", n, got))
+	}
+	e.Source = src.source
+	p.robin.Take(now, m.index, len(e.Recipients))
+	e.allowance = p.robin.lanes[m.index].allowance
+	p.stall.on = false
+	return e
+}
+
+// ask goes round the sources for an envelope. Caller holds mu.
+func (p *Pool) ask(g Grant) (*entry, *Envelope) {
+	var first *entry // that has something, but nothing for this grant
 	for p.ready.head != nil && p.ready.head != first {
 		src := p.ready.pop()
 		if src.removed {
 			continue
 		}
 		e := src.source.Cut(g)
-		if e == nil {
-			if src.source.Pending() > 0 {
-				p.ready.push(src)
-				if first == nil {
-					first = src
-				}
-			}
-			continue
+		if e != nil || src.source.Pending() > 0 {
+			p.ready.push(src)
 		}
-		p.ready.push(src)
-		if got := len(e.Recipients); got < 1 || got > n {
-			panic(fmt.Sprintf("relay: Cut was granted %d messages and took %d", n, got))
+		if e != nil {
+			return src, e
 		}
-		e.Source = src.source
-		p.robin.Take(now, m.index, len(e.Recipients))
-		e.allowance = p.robin.lanes[m.index].allowance
-		p.stall.on = false
-		return e
+		if first == nil && src.queued {
+			first = src
+		}
 	}
-	return nil
+	return nil, nil
 }
 
 // waiting is how many envelopes wait to be cut; counting stops above enough.

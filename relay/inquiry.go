@@ -101,6 +101,7 @@ func (q *inquiry) refusals(failed bool) *Error {
 		e.after = e.Trail.refusedBy(m.name)
 	case waits:
 		e.after = e.Trail.stumbled(q.now, len(e.Recipients), false)
+		q.what.alone = q.suspect && len(e.Recipients) == 1
 		return q.p.blame(m, q.now, q.what, said)
 	}
 	return nil
@@ -132,6 +133,7 @@ func (q *inquiry) stumble(err error) *Error {
 		q.e.after = q.e.Trail.stumbled(q.now, len(suspects), q.cleared)
 	}
 	q.what.cleared = q.cleared && len(suspects) > 0
+	q.what.alone = q.suspect && len(suspects) == 1
 	return q.p.blame(q.m, q.now, q.what, err)
 }
 

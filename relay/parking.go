@@ -60,9 +60,10 @@ func (h *health) park(now time.Time, what mishap, hint time.Duration, cause *Err
 	began := what.began
 	if !began.After(h.last) {
 		h.until = later(h.until, now.Add(min(hint, longestParking)))
+		h.trial = h.trial && what.suspect
 		return false
 	}
-	if !what.suspect || h.backoff == 0 {
+	if !what.alone || h.backoff == 0 {
 		h.backoff = min(max(h.first, 2*h.backoff), h.longest)
 	}
 	pause := h.backoff

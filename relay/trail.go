@@ -66,8 +66,8 @@ func (t *Trail) refusedBy(relay string) *Trail {
 }
 
 // stumbled is t and one time more that a relay stumbled over an envelope of so
-// many recipients. told says that others passed meanwhile: then it is one of
-// these, and smaller envelopes tell which.
+// many recipients. The second time it is likely to be one of these, and smaller
+// envelopes tell which; told says that others passed meanwhile: then it is.
 func (t *Trail) stumbled(now time.Time, recipients int, told bool) *Trail {
 	var after Trail
 	if t != nil {
@@ -75,7 +75,7 @@ func (t *Trail) stumbled(now time.Time, recipients int, told bool) *Trail {
 	}
 	after.stumbles++
 	after.at = now
-	if told {
+	if told || after.stumbles > 1 {
 		after.most = 1
 		if root := int(math.Ceil(math.Sqrt(float64(recipients)))); recipients > 4 && root < recipients {
 			after.most = root

@@ -1,6 +1,8 @@
 package worker
 
 import (
+	"slices"
+
 	"bulkmail/envelope"
 	"bulkmail/relay"
 )
@@ -73,9 +75,14 @@ func leave(left []waiting, mailboxes, addresses []string, trail *relay.Trail) []
 }
 
 // putBack returns recipients that were not attempted to the queue, each domain
-// by itself. The caller holds mu.
+// by itself; those that a relay refused or stumbled over to its head, so that it
+// is found out what ails them while others pass. The caller holds mu.
 func (a *attempt) putBack(left envelope.Group, trail *relay.Trail) {
 	for _, g := range left.Split() {
-		a.queue = append(a.queue, waiting{Group: g, trail: trail})
+		if trail != nil {
+			a.queue = slices.Insert(a.queue, 0, waiting{g, trail})
+		} else {
+			a.queue = append(a.queue, waiting{Group: g})
+		}
 	}
 }
