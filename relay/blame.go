@@ -50,6 +50,8 @@ func (p *Pool) blame(m *member, now time.Time, what mishap, err error) *Error {
 		}
 	case !what.dialing && (!what.fruitless || said.MBS == ""):
 		// The session alone is dead, or the envelope was called back.
+	case said.Command == "AUTH" && said.Reply != nil && said.Reply.Code >= 500:
+		news = h.loginRefused(now, what, cause)
 	case what.others > 0 && h.trouble == well:
 		// The other sessions are fine: it has no room for one more.
 		if news = h.full(now, what.began, said.RetryAfter); m.tuner != nil {

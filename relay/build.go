@@ -46,6 +46,9 @@ func FromConfig(cfgs []Config, out Outlets) ([]Relay, error) {
 		if err != nil {
 			problems = append(problems, fmt.Errorf("%s: relay %s: %w", cmp.Or(c.Where, "relays"), c.Name, err))
 		}
+		if out.Log != nil && c.HasPassword() && c.TLS != TLSNone && !c.Verified() {
+			out.Log.Warn("the password goes to whoever answers: no certificate is verified", "relay", c.Name, "tls", c.TLS, "change", "set tls=required, or tls_verify=true")
+		}
 		relays[i] = Relay{Config: c, Dialer: d}
 	}
 	if err := errors.Join(problems...); err != nil {

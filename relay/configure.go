@@ -59,6 +59,7 @@ func (p *Pool) reconfigure(m *member, lane *lane, index int, r Relay) bool {
 	if was.reached() != is.reached() {
 		m.dialer = r.Dialer
 		m.health.reset()
+		m.reached = false
 		p.outdate(m)
 	}
 	if l := is.Limits(); l != was.Limits() {

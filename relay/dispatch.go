@@ -119,8 +119,8 @@ func (p *Pool) dialableOf(i int) int {
 	if m.passedOver == p.round || !p.usable(m, p.now) || p.now.Before(m.health.dialAt) {
 		return 0
 	}
-	if len(m.dials) > 0 && p.now.Sub(m.dials[0]) >= p.opts.DialPatience {
-		return 0 // no news yet of the ones that hang
+	if len(m.dials) > 0 && (p.now.Sub(m.dials[0]) >= p.opts.DialPatience || !m.reached && m.config.HasPassword()) {
+		return 0 // no news yet of the ones that hang, or whether the password is right
 	}
 	if m.perCon > 0 {
 		return m.perCon

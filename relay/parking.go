@@ -75,6 +75,21 @@ func (h *health) park(now time.Time, what mishap, hint time.Duration, cause *Err
 	return true
 }
 
+// Accounts are locked after a few wrong passwords.
+const firstLoginBackoff = 5 * time.Minute
+
+// loginRefused puts a relay that does not accept our login aside for minutes,
+// doubling up to an hour.
+func (h *health) loginRefused(now time.Time, what mishap, cause *Error) bool {
+	if !what.began.After(h.last) {
+		return false
+	}
+	h.attempts++
+	h.backoff = min(max(firstLoginBackoff, 2*h.backoff), longestParking)
+	h.trouble, h.trial, h.cause, h.last, h.dialing, h.until = parked, false, cause, now, what.dialing, now.Add(h.backoff)
+	return true
+}
+
 // attemptFailed counts a failed attempt to connect. A server that answered is
 // left alone for hint or as long as one that is unwell, one that did not is
 // tried again sooner.

@@ -342,17 +342,17 @@ func TestARelayThatTakesNoMoreSessionsKeepsThoseItHas(t *testing.T) {
 func TestWrongCredentialsAreLoggedLoudlyOnceAParking(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		a, b := &recorder{dial: never(badLogin)}, &recorder{latency: time.Second}
+		a, b := &recorder{dial: never(badLogin)}, &recorder{latency: 40 * time.Second}
 		var log logbook
 		p := NewPool([]Relay{
-			named("a", a, connections(4), func(c *Config) { c.Where = "relays.yaml:7"; c.MaxConnectionAttempts = 100 }),
+			named("a", a, connections(4), func(c *Config) { c.Where, c.User, c.Password = "relays.yaml:7", "u", "p" }),
 			named("b", b),
 		}, Options{Log: log.logger()})
 		<-add(p, "x", 3000).finished
 		closePool(t, p)
 		loud := log.lines("level=ERROR")
-		if len(loud) != 3 { // after 0, 5 and 15 s
-			t.Errorf("%d loud lines in 30 s:\n%s", len(loud), strings.Join(loud, "\n"))
+		if len(loud) != 3 || a.dialed() != 3 { // after 0, 5 and 15 minutes, one at a time: wrong passwords lock accounts
+			t.Errorf("%d loud lines and %d logins in 20 minutes:\n%s", len(loud), a.dialed(), strings.Join(loud, "\n"))
 		}
 		if !strings.Contains(loud[0], "check user, password or password_file, and auth in relays.yaml:7") || !strings.Contains(loud[0], "535") {
 			t.Error(loud[0])
@@ -453,5 +453,24 @@ func TestARelayOutOfReachIsNotSaidToBeParked(t *testing.T) {
 		if len(lines) != 2 || !strings.Contains(lines[1], "attempt=2 max_connection_attempts=5") {
 			t.Errorf("got %v", lines)
 		}
+	})
+}
+
+// A port that drops what it is sent answers after half a minute or never.
+func TestARelayThatWasNeverReachedIsNotAwakeWhileItIsDialled(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		r := &recorder{dialTime: 20 * time.Second}
+		p := NewPool([]Relay{named("a", r)}, Options{})
+		l := add(p, "x", 10)
+		time.Sleep(5 * time.Second)
+		if st := p.Status()[0]; st.State != Parked {
+			t.Errorf("%+v", st)
+		}
+		<-l.finished
+		if st := p.Status()[0]; st.State != Awake {
+			t.Errorf("%+v", st)
+		}
+		closePool(t, p)
 	})
 }

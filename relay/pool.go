@@ -103,6 +103,7 @@ type member struct {
 	busy  int         // sessions that are sending
 	broke time.Time   // when a connection was lost last
 
+	reached    bool      // a session has been opened, with the settings as they are
 	passed     time.Time // when the last envelope began that got its verdicts
 	refusals   int       // envelopes in a row that it refused as a whole
 	refusal    *Error    // the last of them

@@ -100,6 +100,7 @@ func (s *session) open(began time.Time) *Envelope {
 	now := time.Now()
 	m.dialed(began)
 	m.open++
+	m.reached = m.reached || !s.outdated()
 	if p.closing || s.outdated() {
 		p.mu.Unlock()
 		return nil

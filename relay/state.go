@@ -131,6 +131,9 @@ func (p *Pool) stateOf(now time.Time, i int, m *member) standing {
 			return s
 		}
 	}
+	if s.State == Awake && !m.reached && len(m.dials) > 0 && now.Sub(m.dials[0]) >= p.opts.DialPatience {
+		s = standing{State: Parked, cause: &Error{Relay: m.name, Err: fmt.Errorf("connecting since %s, no answer yet", m.dials[0].UTC().Format("15:04:05Z"))}}
+	}
 	w := p.robin.Wait(now, i)
 	if w.Limit == caps.NoLimit || w.Limit == caps.LimitLease || s.State != Awake && !w.Never && !w.Until.After(s.until) {
 		return s

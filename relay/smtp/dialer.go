@@ -71,6 +71,8 @@ type Dialer struct {
 	NetDial      func(ctx context.Context, network, addr string) (net.Conn, error) // nil: net.Dialer
 	Log          *slog.Logger                                                      // nil: discarded
 
+	askAgain time.Duration // how long the consent of a guard is good for; 0: askAgainAfter
+
 	tls     tlsSetup
 	learnt  learner
 	crowded crowd

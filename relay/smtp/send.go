@@ -2,6 +2,7 @@ package smtp
 
 import (
 	"context"
+	"errors"
 	"time"
 )
 
@@ -46,12 +47,17 @@ func (s *Session) Send(ctx context.Context, e *Envelope, next func() *Envelope) 
 		return nil
 	case err.Reply == nil && s.stop.Load():
 		return &Error{Command: err.Command, Err: context.Cause(ctx)}
-	case s.judged == 0 && !t.withdrawn:
+	case s.judged == 0 && !isWithdrawn(err):
 		// A server that has not settled a single recipient on this
 		// connection would fare no better on the next one.
 		err.Unwell = true
 	}
 	return err
+}
+
+func isWithdrawn(e *Error) bool {
+	_, ok := errors.AsType[*withdrawn](e.Err)
+	return ok
 }
 
 // take makes e the transaction t: the one that was promised, or a new one.
@@ -118,9 +124,10 @@ func (s *Session) deliver(ctx context.Context, t *transaction, next func() *Enve
 		// Only a connection that breaks keeps a server from taking what
 		// it has got so far.
 		s.kill()
-		t.withdrawn = true
-		return &Error{Command: cmdDATA.String(), Err: err}
+		return &Error{Command: cmdDATA.String(), Err: &withdrawn{err}}
 	}
+	s.gate = s.gateFor(ctx, t.e.Message)
+	defer func() { s.out.join(); s.gate = nil }()
 	began := s.d.clock()
 	message := content.Wire()
 	s.out.begin()
@@ -129,8 +136,14 @@ func (s *Session) deliver(ctx context.Context, t *transaction, next func() *Enve
 		s.lookAhead(next)
 	}
 	s.said(s.out.buf)
-	_ = s.writeMessage(message, s.out.buf) // its error shows when the reply is read
 	ended := int64(len(message) + len(".\r\n"))
+	if no, ok := errors.AsType[*withdrawn](s.writeMessage(message, s.out.buf)); ok { // another error shows when the reply is read
+		if s.out.n.Load() < ended {
+			s.kill()
+			return &Error{Command: cmdDATA.String(), Err: no}
+		}
+		s.dead = true // what follows has not left as a whole
+	}
 	var failed *Error
 	if s.d.LMTP {
 		failed = s.readEnds(t, ended)

@@ -95,7 +95,11 @@ func (s *Session) startTLS(ctx context.Context, mode TLSMode) *Error {
 
 func (s *Session) encrypt(ctx context.Context) *Error {
 	began := s.d.clock()
-	conn := tls.Client(s.raw, s.d.tls.config)
+	beneath := s.raw
+	if s.socket != nil {
+		beneath = &gatedConn{s.raw, s}
+	}
+	conn := tls.Client(beneath, s.d.tls.config)
 	ctx, cancel := context.WithTimeout(ctx, s.d.timeout(cmdStartTLS))
 	defer cancel()
 	if err := conn.HandshakeContext(ctx); err != nil {

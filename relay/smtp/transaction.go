@@ -25,7 +25,6 @@ type transaction struct {
 	begun      bool // the group with MAIL, RCPT and DATA has left
 	overlapped bool // it left with the end of the message before
 	followed   bool // it was waiting when the one before ended
-	withdrawn  bool // the guard of the message said no
 
 	tooMany int    // recipients refused with 452 or 552 for being too many
 	roomFor int    // those taken before the first of them
