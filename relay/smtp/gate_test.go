@@ -35,7 +35,7 @@ func TestAMessageThatTakesLongIsNotEndedOnceItsGuardSaysNo(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			reading, resumed, over := make(chan struct{}), make(chan struct{}), make(chan struct{})
+			reading, opened, resumed, over := make(chan struct{}), make(chan struct{}), make(chan struct{}), make(chan struct{})
 			var body bytes.Buffer
 			addr := serve(t, func(conn net.Conn) {
 				defer close(over)
@@ -81,7 +81,9 @@ func TestAMessageThatTakesLongIsNotEndedOnceItsGuardSaysNo(t *testing.T) {
 			var lost atomic.Bool
 			var asked atomic.Int64
 			e := &Envelope{From: "a@example.com", Recipients: []string{"b@example.net"}, Message: Guarded(content, func(context.Context) error {
-				asked.Add(1)
+				if asked.Add(1) == 1 {
+					close(opened)
+				}
 				if lost.Load() {
 					return fenced
 				}
@@ -89,6 +91,7 @@ func TestAMessageThatTakesLongIsNotEndedOnceItsGuardSaysNo(t *testing.T) {
 			})}
 			go func() {
 				<-reading
+				<-opened
 				lost.Store(c.lost)
 				close(resumed)
 			}()
@@ -105,6 +108,7 @@ func TestAMessageThatTakesLongIsNotEndedOnceItsGuardSaysNo(t *testing.T) {
 			if wrong, ok := errors.AsType[*Error](err); !ok || wrong.Unwell {
 				t.Errorf("%+v", err)
 			}
+			_ = s.Close()
 			<-over
 			if bytes.Contains(body.Bytes(), []byte("\r\n.\r\n")) {
 				t.Error("the message was ended")
