@@ -309,7 +309,7 @@ func TestWhatOneRelayRefusesForItsOwnReasonsIsAskedOfAnother(t *testing.T) {
 				if st := p.Status()[0]; st.State != Parked {
 					t.Errorf("the wrong one is %+v", st)
 				}
-				if n := len(wrong.envelopes()); n > 12 {
+				if n := len(wrong.envelopes()); n > 20 {
 					t.Errorf("the wrong one was given %d envelopes", n)
 				}
 				closePool(t, p)

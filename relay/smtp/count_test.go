@@ -107,11 +107,12 @@ func TestNoRecipientIsRefusedForAnother(t *testing.T) {
 			envelopes = append(envelopes, e)
 		}
 		addr, stop := serveOnce(rt, m.serve)
-		d := &Dialer{Addr: addr, Domain: "client.test", Tries: 1, TLS: NoTLS, Timeout: 50 * time.Millisecond, Overlap: OverlapOff}
+		d := &Dialer{Addr: addr, Domain: "client.test", Tries: 1, TLS: NoTLS, Timeout: 5 * time.Second, Overlap: OverlapOff}
 		s, err := d.Dial(t.Context())
 		if err != nil {
 			rt.Fatal(err)
 		}
+		d.Timeout = 50 * time.Millisecond // for the reply that does not come
 		for _, e := range envelopes {
 			_ = s.Send(t.Context(), e, nil)
 		}
