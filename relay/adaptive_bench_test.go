@@ -30,7 +30,7 @@ func (s *endless) Pending() int { return 1 << 20 }
 
 func (s *endless) Cut(g relay.Grant) *relay.Envelope {
 	n := min(g.Messages, len(s.recipients))
-	return &relay.Envelope{Envelope: smtp.Envelope{From: "a@example.com", Recipients: s.recipients[:n], Message: s.message, Results: make([]smtp.Result, n)}}
+	return &relay.Envelope{Envelope: smtp.Envelope{From: "a@example.com", Recipients: s.recipients[:n], Message: smtp.Guarded(s.message, nil), Results: make([]smtp.Result, n)}}
 }
 
 func (s *endless) Settle(e *relay.Envelope, _ string, _ error) {

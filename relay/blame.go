@@ -17,6 +17,9 @@ type mishap struct {
 	opened    time.Time // when the session was; zero: it was not
 	others    int       // more sessions that are open and not known to be dead
 	again     bool      // the session was known to be dead
+	suspect   bool      // a relay has stumbled over this envelope before
+	alone     bool      // and it is one recipient, who will be deferred soon
+	cleared   bool      // and this one has passed others since: it is the envelope
 }
 
 // blame draws the conclusions: the relay is parked, or this was one more
@@ -36,15 +39,19 @@ func (p *Pool) blame(m *member, now time.Time, what mishap, err error) *Error {
 	h := &m.health
 	news := false
 	switch {
+	case what.cleared:
 	case what.stale && said.Reply == nil && !said.Loud && said.MBS != "MBS014":
 		// Servers close sessions that have been idle: these too, then.
 		p.hangUpIdle(m, now)
 	case !what.dialing && (said.Unwell || said.Loud):
-		if news = h.park(now, what.began, said.RetryAfter, cause); news && m.tuner != nil && cause.Code/100 == 4 {
+		others := said.RetryAfter == 0 && said.Reply != nil && !said.Reply.Throttles()
+		if news = h.park(now, what, said.RetryAfter, cause, others); news && m.tuner != nil && cause.Code/100 == 4 {
 			m.tuner.throttled(now, m.busy)
 		}
 	case !what.dialing && (!what.fruitless || said.MBS == ""):
 		// The session alone is dead, or the envelope was called back.
+	case said.Command == "AUTH" && said.Reply != nil && said.Reply.Code >= 500:
+		news = h.loginRefused(now, what, cause)
 	case what.others > 0 && h.trouble == well:
 		// The other sessions are fine: it has no room for one more.
 		if news = h.full(now, what.began, said.RetryAfter); m.tuner != nil {

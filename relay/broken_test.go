@@ -38,7 +38,7 @@ func TestAServerThatDropsEveryFreshSessionIsNotDialedWithoutPause(t *testing.T) 
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		r := &recorder{latency: time.Millisecond, reply: unwell(1<<30, &smtp.Error{MBS: "MBS009"})}
-		p := NewPool([]Relay{named("a", r, connections(4), func(c *Config) { c.WorthlessFor = 0 })}, Options{})
+		p := NewPool([]Relay{named("a", r, connections(4), func(c *Config) { c.WorthlessFor = None })}, Options{})
 		l := add(p, "x", 2000)
 		time.Sleep(time.Hour)
 		if n := r.dialed(); n > 20 {

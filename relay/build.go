@@ -7,7 +7,9 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"os"
+	"sync"
 	"time"
 
 	"bulkmail/relay/smtp"
@@ -34,10 +36,18 @@ func FromConfig(cfgs []Config, out Outlets) ([]Relay, error) {
 	logs := map[string]*conversation{}
 	relays := make([]Relay, len(cfgs))
 	var problems []error
+	domain := sync.OnceValue(func() string { return LocalDomain(FQDN, net.InterfaceAddrs) })
 	for i, c := range cfgs {
+		c = c.WithDefaults(len(cfgs))
+		if c.Domain == "" {
+			c.Domain = domain()
+		}
 		d, err := dialer(c, out, logs)
 		if err != nil {
 			problems = append(problems, fmt.Errorf("%s: relay %s: %w", cmp.Or(c.Where, "relays"), c.Name, err))
+		}
+		if out.Log != nil && c.HasPassword() && c.TLS != TLSNone && !c.Verified() {
+			out.Log.Warn("the password goes to whoever answers: no certificate is verified", "relay", c.Name, "tls", c.TLS, "change", "set tls=required, or tls_verify=true")
 		}
 		relays[i] = Relay{Config: c, Dialer: d}
 	}
@@ -91,7 +101,7 @@ func dialer(c Config, out Outlets, logs map[string]*conversation) (Dialer, error
 		d.TLS = smtp.Implicit
 	}
 	switch c.Overlap {
-	case "auto", "":
+	case "auto":
 		d.Overlap = smtp.OverlapAuto
 	case "on":
 		d.Overlap = smtp.OverlapOn

@@ -42,7 +42,7 @@ func server(t *testing.T, name string, opts sink.Options, with ...func(*Config))
 	host, port, _ := net.SplitHostPort(s.Addr())
 	c := Config{
 		Name: name, Kind: KindSMTP, Host: host, Domain: "here.example.com", TLS: TLSOpportunistic,
-		Tries: 1, MaxConnectionAttempts: 5, WorthlessFor: time.Minute, EnvelopeLimit: 100, TalkAttempts: 1, Connections: 2, Overlap: "auto",
+		Tries: 1, MaxConnectionAttempts: 5, WorthlessFor: time.Minute, EnvelopeLimit: 100, MaxMessagesPerRobin: None, TalkAttempts: 1, Connections: 2, Overlap: "auto",
 	}
 	c.Port, _ = strconv.Atoi(port)
 	for _, f := range with {
@@ -207,7 +207,7 @@ func TestSettingsReachTheSMTPDialer(t *testing.T) {
 		"lmtp":          {func(c *Config) { c.Kind = KindLMTP }, func(d *smtp.Dialer) bool { return d.LMTP }},
 		"none":          {func(c *Config) { c.TLS = TLSNone }, func(d *smtp.Dialer) bool { return d.TLS == smtp.NoTLS }},
 		"opportunistic": {func(c *Config) { c.TLS = TLSOpportunistic }, func(d *smtp.Dialer) bool { return d.TLS == smtp.Opportunistic }},
-		"required":      {func(c *Config) { c.TLS = TLSRequired; c.TLSVerify = true }, func(d *smtp.Dialer) bool { return d.TLS == smtp.Required && d.TLSVerify }},
+		"required":      {func(c *Config) { c.TLS = TLSRequired }, func(d *smtp.Dialer) bool { return d.TLS == smtp.Required && d.TLSVerify == smtp.VerifyAsMode }},
 		"overlap off":   {func(c *Config) { c.Overlap = "off" }, func(d *smtp.Dialer) bool { return d.Overlap == smtp.OverlapOff }},
 		"overlap on":    {func(c *Config) { c.Overlap = "on" }, func(d *smtp.Dialer) bool { return d.Overlap == smtp.OverlapOn }},
 		"the rest": {

@@ -24,6 +24,7 @@ func (p *Pool) Configure(relays []Relay) Changes {
 	before, lanes := p.members, p.robin.lanes
 	p.members, p.robin.lanes = make([]*member, len(relays)), make([]*lane, len(relays))
 	for i, r := range relays {
+		r.Config = r.Config.WithDefaults(len(relays))
 		l := r.Config.Limits()
 		old := slices.IndexFunc(before, func(m *member) bool { return m != nil && m.name == r.Config.Name })
 		if old < 0 {
@@ -58,6 +59,7 @@ func (p *Pool) reconfigure(m *member, lane *lane, index int, r Relay) bool {
 	if was.reached() != is.reached() {
 		m.dialer = r.Dialer
 		m.health.reset()
+		m.reached = false
 		p.outdate(m)
 	}
 	if l := is.Limits(); l != was.Limits() {

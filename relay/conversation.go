@@ -10,8 +10,8 @@ import (
 	"bulkmail/relay/smtp"
 )
 
-// conversation is the seed's CONVERSATION: a log of what is said and heard, of
-// one relay or of several. A file is open while a session that writes to it
+// conversation is Mail::Bulkmail's CONVERSATION: a log of what is said and
+// heard, of one relay or of several. A file is open while a session that writes to it
 // is.
 type conversation struct {
 	path string // empty: w stays open

@@ -45,6 +45,7 @@ func (p *Pool) dispatch(now time.Time) {
 	if p.closing {
 		return
 	}
+	p.round++
 	for p.idle > 0 && p.ready.head != nil {
 		i, n := p.next(now, nil)
 		if i < 0 {
@@ -54,7 +55,8 @@ func (p *Pool) dispatch(now time.Time) {
 		s := m.free[len(m.free)-1]
 		e := p.cutEnvelope(s, n, now)
 		if e == nil {
-			break
+			m.passedOver = p.round
+			continue
 		}
 		m.free = m.free[:len(m.free)-1]
 		p.idle--
@@ -84,7 +86,7 @@ func (p *Pool) roomOf(i int) int {
 	if p.claimant != nil && p.claimant.member == m {
 		return p.claimant.room()
 	}
-	if blocked, _ := m.health.blocked(p.now); blocked {
+	if m.passedOver == p.round || !p.usable(m, p.now) {
 		return 0
 	}
 	if len(m.free) == 0 {
@@ -99,6 +101,13 @@ func (p *Pool) roomOf(i int) int {
 	return m.free[len(m.free)-1].room()
 }
 
+// usable tells whether the relay may be given something now, if only what has
+// not met it yet. Caller holds mu.
+func (p *Pool) usable(m *member, now time.Time) bool {
+	blocked, _ := m.health.blocked(now)
+	return !blocked || m.health.trial
+}
+
 // dialableOf is how many messages relay i could take on a session to be
 // opened. Caller holds mu.
 func (p *Pool) dialableOf(i int) int {
@@ -107,11 +116,11 @@ func (p *Pool) dialableOf(i int) int {
 	if sessions >= m.atOnce() || m.health.trouble != well && sessions > 0 {
 		return 0
 	}
-	if blocked, _ := m.health.blocked(p.now); blocked || p.now.Before(m.health.dialAt) {
+	if m.passedOver == p.round || !p.usable(m, p.now) || p.now.Before(m.health.dialAt) {
 		return 0
 	}
-	if len(m.dials) > 0 && p.now.Sub(m.dials[0]) >= p.opts.DialPatience {
-		return 0 // no news yet of the ones that hang
+	if len(m.dials) > 0 && (p.now.Sub(m.dials[0]) >= p.opts.DialPatience || !m.reached && m.config.HasPassword()) {
+		return 0 // no news yet of the ones that hang, or whether the password is right
 	}
 	if m.perCon > 0 {
 		return m.perCon
@@ -120,29 +129,49 @@ func (p *Pool) dialableOf(i int) int {
 }
 
 // cutEnvelope takes the next envelope off the source whose turn it is, for
-// session s. Caller holds mu.
+// session s. A relay in trouble is tried with recipients that it has not met
+// yet: what happens to them says more about it. Caller holds mu.
 func (p *Pool) cutEnvelope(s *session, n int, now time.Time) *Envelope {
 	m := s.member
-	for p.ready.head != nil {
+	g := Grant{Relay: m.name, Messages: n, Domains: s.domains(), pool: p, member: m, now: now, fresh: m.health.trouble != well}
+	src, e := p.ask(g)
+	if blocked, _ := m.health.blocked(now); e == nil && g.fresh && !blocked {
+		g.fresh = false
+		src, e = p.ask(g)
+	}
+	if e == nil {
+		return nil
+	}
+	if got := len(e.Recipients); got < 1 || got > n {
+		panic(fmt.Sprintf("relay: Cut was granted %d messages and took %d", n, got))
+	}
+	e.Source = src.source
+	p.robin.Take(now, m.index, len(e.Recipients))
+	e.allowance = p.robin.lanes[m.index].allowance
+	p.stall.on = false
+	return e
+}
+
+// ask goes round the sources for an envelope. Caller holds mu.
+func (p *Pool) ask(g Grant) (*entry, *Envelope) {
+	var first *entry // that has something, but nothing for this grant
+	for p.ready.head != nil && p.ready.head != first {
 		src := p.ready.pop()
 		if src.removed {
 			continue
 		}
-		e := src.source.Cut(Grant{Relay: m.name, Messages: n, Domains: s.domains()})
-		if e == nil {
-			continue
+		e := src.source.Cut(g)
+		if e != nil || src.source.Pending() > 0 {
+			p.ready.push(src)
 		}
-		p.ready.push(src)
-		if got := len(e.Recipients); got < 1 || got > n {
-			panic(fmt.Sprintf("relay: Cut was granted %d messages and took %d", n, got))
+		if e != nil {
+			return src, e
 		}
-		e.Source = src.source
-		p.robin.Take(now, m.index, len(e.Recipients))
-		e.allowance = p.robin.lanes[m.index].allowance
-		p.stall.on = false
-		return e
+		if first == nil && src.queued {
+			first = src
+		}
 	}
-	return nil
+	return nil, nil
 }
 
 // waiting is how many envelopes wait to be cut; counting stops above enough.
@@ -213,6 +242,9 @@ func (p *Pool) plan(now time.Time) {
 			if m.health.dialAt.After(now) {
 				wake = earlier(wake, m.health.dialAt)
 			}
+			if m.health.trial && m.health.until.After(now) {
+				wake = earlier(wake, m.health.until)
+			}
 			for _, began := range m.dials {
 				if patient := began.Add(p.opts.DialPatience); patient.After(now) {
 					wake = earlier(wake, patient)
@@ -236,8 +268,11 @@ func (p *Pool) plan(now time.Time) {
 // session is free or an envelope in flight is settled. Caller holds mu.
 func (p *Pool) nextAt(now time.Time, i int, m *member) (at time.Time, never bool) {
 	blocked, at := m.health.blocked(now)
-	if blocked && at.IsZero() {
+	switch {
+	case blocked && at.IsZero():
 		return at, true
+	case blocked && m.health.trial && m.passedOver != p.round:
+		at = now // for what has not met it yet
 	}
 	w := p.robin.Wait(now, i)
 	if w.Never {

@@ -6,11 +6,12 @@ import (
 	"fmt"
 	"os"
 
+	"bulkmail/envelope"
 	"bulkmail/relay/smtp"
 )
 
-// Dummy is the seed's DummyServer: it says to a file what would be said to a
-// server, and accepts everything. Envelopes of sessions side by side do not
+// Dummy is Mail::Bulkmail's DummyServer: it says to a file what would be said to
+// a server, and accepts everything. Envelopes of sessions side by side do not
 // mix in the file.
 type Dummy struct {
 	Path   string // opened for appending by each session; empty: nowhere
@@ -54,8 +55,9 @@ var dummyReply = smtp.Reply{Code: 250, Enhanced: "2.0.0", Text: "written, not se
 func (s *dummySession) Send(ctx context.Context, e *smtp.Envelope, _ func() *smtp.Envelope) error {
 	e.Results = make([]smtp.Result, len(e.Recipients))
 	err := ctx.Err()
-	if err == nil && e.BeforeEnd != nil {
-		err = e.BeforeEnd(ctx)
+	var message *envelope.Message
+	if err == nil {
+		message, err = e.Message.Open(ctx)
 	}
 	if err != nil {
 		s.broken = true
@@ -68,8 +70,8 @@ func (s *dummySession) Send(ctx context.Context, e *smtp.Envelope, _ func() *smt
 			fmt.Fprintf(&s.buf, "RCPT TO:<%s>\r\n", e.Recipients[i].Mailbox)
 		}
 		s.buf.WriteString("DATA\r\n")
-		if e.Message != nil {
-			s.buf.Write(e.Message.Wire())
+		if message != nil {
+			s.buf.Write(message.Wire())
 		}
 		s.buf.WriteString(".\r\n")
 		if err := s.write(s.buf.Bytes()); err != nil {

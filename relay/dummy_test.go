@@ -71,7 +71,7 @@ func TestTheDummyDoesNotEndAMessageThatIsCalledBack(t *testing.T) {
 		t.Fatal(err)
 	}
 	cancelled := errors.New("cancelled")
-	e := &smtp.Envelope{Recipients: envelope.To("a@example.net"), Message: message(t), BeforeEnd: func(context.Context) error { return cancelled }}
+	e := &smtp.Envelope{Recipients: envelope.To("a@example.net"), Message: smtp.Guarded(message(t), func(context.Context) error { return cancelled })}
 	if err := s.Send(t.Context(), e, nil); !errors.Is(err, cancelled) {
 		t.Errorf("error %v", err)
 	}

@@ -10,7 +10,7 @@ import (
 // Error is what went wrong with a relay as a whole. What a relay said about
 // single recipients is no error but their result.
 //
-// MBS is the code that the seed's page gives the same mishap:
+// MBS is the code that Mail::Bulkmail::Server gives the same mishap:
 //
 //	MBS001  cannot connect to worthless servers
 //	MBS002  could not make socket
@@ -32,7 +32,7 @@ import (
 //	MBS018  No file descriptor (a relay that was closed)
 type Error struct {
 	Relay    string // its name; empty when it is about all relays
-	MBS      string // empty where the seed had no code
+	MBS      string // empty where Mail::Bulkmail has no code
 	Code     int    // of the SMTP reply; 0: there was none
 	Enhanced string // of the SMTP reply (RFC 3463)
 	Common   bool   // another session of the relay broke after this one was opened: it was not the envelope that broke it
@@ -56,9 +56,8 @@ func (e *Error) Unwrap() error { return e.Err }
 // fail makes err the *Error of the relay of that name, and finds what the
 // session said. An error that is no [smtp.Error] is a lost connection.
 func fail(name string, err error, dialing bool) (*Error, *smtp.Error) {
-	said, ok := errors.AsType[*smtp.Error](err)
-	if !ok {
-		said = &smtp.Error{MBS: "MBS009", Err: err}
+	said := saidBy(err)
+	if said.Err == err { //nolint:errorlint // the very one: it was no smtp.Error
 		if dialing {
 			said.MBS = "MBS003"
 		}
@@ -69,4 +68,13 @@ func fail(name string, err error, dialing bool) (*Error, *smtp.Error) {
 		e.Code, e.Enhanced = said.Reply.Code, said.Reply.Enhanced
 	}
 	return e, said
+}
+
+// saidBy is what a session said went wrong. An error that is no [smtp.Error] is a
+// lost connection.
+func saidBy(err error) *smtp.Error {
+	if said, ok := errors.AsType[*smtp.Error](err); ok {
+		return said
+	}
+	return &smtp.Error{MBS: "MBS009", Err: err}
 }

@@ -240,7 +240,7 @@ func (l *list) Cut(g Grant) *Envelope {
 	}
 	cut := l.queue[:n:n]
 	l.queue = l.queue[n:]
-	return &Envelope{Envelope: smtp.Envelope{From: "news@example.com", Recipients: envelope.To(cut...), Message: l.message}, Domain: "example.net"}
+	return &Envelope{Envelope: smtp.Envelope{From: "news@example.com", Recipients: envelope.To(cut...), Message: smtp.Guarded(l.message, nil)}, Domain: "example.net"}
 }
 
 func (l *list) Settle(e *Envelope, relay string, err error) {
@@ -287,7 +287,7 @@ func add(p *Pool, id string, n int) *list {
 
 // named is a relay of that name with one session.
 func named(name string, d Dialer, with ...func(*Config)) Relay {
-	c := Config{Name: name, Connections: 1, EnvelopeLimit: 100, MaxConnectionAttempts: 5, WorthlessFor: time.Minute}
+	c := Config{Name: name, Connections: 1, EnvelopeLimit: 100, MaxMessagesPerRobin: None, MaxConnectionAttempts: 5, WorthlessFor: time.Minute}
 	for _, f := range with {
 		f(&c)
 	}

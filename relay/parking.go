@@ -28,6 +28,7 @@ type health struct {
 	worthlessFor   time.Duration // 0: for good
 
 	trouble  trouble
+	trial    bool // it was over one envelope that it said that it is unwell: others may try it before until
 	until    time.Time
 	forGood  bool
 	cause    *Error
@@ -52,18 +53,40 @@ func (h *health) blocked(now time.Time) (blocked bool, until time.Time) {
 }
 
 // park puts the relay aside for hint, or for the next backoff. It tells
-// whether that is news.
-func (h *health) park(now, began time.Time, hint time.Duration, cause *Error) bool {
+// whether that is news. trial says that it may have been for the sake of one
+// envelope: until a second one fares no better, the relay is kept from those
+// that have met it alone.
+func (h *health) park(now time.Time, what mishap, hint time.Duration, cause *Error, trial bool) bool {
+	began := what.began
 	if !began.After(h.last) {
 		h.until = later(h.until, now.Add(min(hint, longestParking)))
+		h.trial = h.trial && what.suspect
 		return false
 	}
-	h.backoff = min(max(h.first, 2*h.backoff), h.longest)
+	if !what.alone || h.backoff == 0 {
+		h.backoff = min(max(h.first, 2*h.backoff), h.longest)
+	}
 	pause := h.backoff
 	if hint > 0 {
 		pause = min(hint, longestParking)
 	}
+	h.trial = trial && (h.trouble == well || h.trial && what.suspect)
 	h.trouble, h.cause, h.last, h.dialing, h.until = parked, cause, now, false, now.Add(pause)
+	return true
+}
+
+// Accounts are locked after a few wrong passwords.
+const firstLoginBackoff = 5 * time.Minute
+
+// loginRefused puts a relay that does not accept our login aside for minutes,
+// doubling up to an hour.
+func (h *health) loginRefused(now time.Time, what mishap, cause *Error) bool {
+	if !what.began.After(h.last) {
+		return false
+	}
+	h.attempts++
+	h.backoff = min(max(firstLoginBackoff, 2*h.backoff), longestParking)
+	h.trouble, h.trial, h.cause, h.last, h.dialing, h.until = parked, false, cause, now, what.dialing, now.Add(h.backoff)
 	return true
 }
 
@@ -78,7 +101,7 @@ func (h *health) attemptFailed(now time.Time, what mishap, hint time.Duration, a
 	h.last, h.dialing, h.cause = now, what.dialing, cause
 	if h.maxAttempts > 0 && h.attempts >= h.maxAttempts {
 		h.cause = &Error{Relay: cause.Relay, MBS: "MBS001", Code: cause.Code, Enhanced: cause.Enhanced, Err: cause.Err}
-		h.trouble = worthless
+		h.trouble, h.trial = worthless, false
 		h.forGood = h.worthlessFor <= 0
 		h.span = min(max(h.worthlessFor, 2*h.span), max(longestParking, h.worthlessFor))
 		h.until = now.Add(h.span)
@@ -92,7 +115,7 @@ func (h *health) attemptFailed(now time.Time, what mishap, hint time.Duration, a
 	if hint > 0 {
 		pause = min(hint, longestParking)
 	}
-	h.trouble, h.until = unreachable, now.Add(pause)
+	h.trouble, h.trial, h.until = unreachable, false, now.Add(pause)
 	return true
 }
 
@@ -132,7 +155,7 @@ func (h *health) succeeded(began time.Time) bool {
 }
 
 func (h *health) reset() {
-	h.trouble, h.forGood, h.until, h.cause = well, false, time.Time{}, nil
+	h.trouble, h.trial, h.forGood, h.until, h.cause = well, false, false, time.Time{}, nil
 	h.backoff, h.attempts, h.span = 0, 0, 0
 	h.dialAt, h.dialBackoff = time.Time{}, 0
 }

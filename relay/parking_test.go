@@ -171,7 +171,7 @@ func TestADialThatFailsBesideOneThatSucceedsDoesNotParkTheRelay(t *testing.T) {
 				return nil
 			},
 		}
-		p := NewPool([]Relay{named("a", r, connections(2), func(c *Config) { c.MaxConnectionAttempts = 1; c.WorthlessFor = 0 })}, Options{})
+		p := NewPool([]Relay{named("a", r, connections(2), func(c *Config) { c.MaxConnectionAttempts = 1; c.WorthlessFor = None })}, Options{})
 		start := time.Now()
 		l := add(p, "x", 1000)
 		<-l.finished
@@ -260,7 +260,7 @@ func TestARelayIsWorthlessAfterMaxConnectionAttemptsAndThenProbed(t *testing.T) 
 	})
 }
 
-func TestWorthlessForZeroIsForGoodAsInTheSeed(t *testing.T) {
+func TestWorthlessForNoneIsForGoodAsInMailBulkmail(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		well := false
@@ -270,7 +270,7 @@ func TestWorthlessForZeroIsForGoodAsInTheSeed(t *testing.T) {
 			}
 			return refused
 		}}
-		p := NewPool([]Relay{named("a", r, func(c *Config) { c.WorthlessFor = 0; c.MaxConnectionAttempts = 2 })}, Options{})
+		p := NewPool([]Relay{named("a", r, func(c *Config) { c.WorthlessFor = None; c.MaxConnectionAttempts = 2 })}, Options{})
 		l := add(p, "x", 100)
 		time.Sleep(1000 * time.Hour)
 		if n := r.dialed(); n != 2 {
@@ -342,17 +342,17 @@ func TestARelayThatTakesNoMoreSessionsKeepsThoseItHas(t *testing.T) {
 func TestWrongCredentialsAreLoggedLoudlyOnceAParking(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		a, b := &recorder{dial: never(badLogin)}, &recorder{latency: time.Second}
+		a, b := &recorder{dial: never(badLogin)}, &recorder{latency: 40 * time.Second}
 		var log logbook
 		p := NewPool([]Relay{
-			named("a", a, connections(4), func(c *Config) { c.Where = "relays.yaml:7"; c.MaxConnectionAttempts = 100 }),
+			named("a", a, connections(4), func(c *Config) { c.Where, c.User, c.Password = "relays.yaml:7", "u", "p" }),
 			named("b", b),
 		}, Options{Log: log.logger()})
 		<-add(p, "x", 3000).finished
 		closePool(t, p)
 		loud := log.lines("level=ERROR")
-		if len(loud) != 3 { // after 0, 5 and 15 s
-			t.Errorf("%d loud lines in 30 s:\n%s", len(loud), strings.Join(loud, "\n"))
+		if len(loud) != 3 || a.dialed() != 3 { // after 0, 5 and 15 minutes, one at a time: wrong passwords lock accounts
+			t.Errorf("%d loud lines and %d logins in 20 minutes:\n%s", len(loud), a.dialed(), strings.Join(loud, "\n"))
 		}
 		if !strings.Contains(loud[0], "check user, password or password_file, and auth in relays.yaml:7") || !strings.Contains(loud[0], "535") {
 			t.Error(loud[0])
@@ -426,5 +426,51 @@ func TestAPoolWithoutRelaysStalls(t *testing.T) {
 		if len(l.stalls) != 1 || !l.stalls[0].until.IsZero() {
 			t.Errorf("%+v", l.stalls)
 		}
+	})
+}
+
+// A relay that cannot be reached is told of as such, and how many attempts are
+// left; one that says that it is unwell as parked. The difference is what an
+// operator does next.
+func TestARelayOutOfReachIsNotSaidToBeParked(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		r := &recorder{dial: func(n int) error {
+			if n <= 2 {
+				return refused
+			}
+			return nil
+		}}
+		var log logbook
+		p := NewPool([]Relay{named("a", r)}, Options{Log: log.logger()})
+		l := add(p, "x", 10)
+		<-l.finished
+		closePool(t, p)
+		if lines := log.lines("relay is parked"); len(lines) > 0 {
+			t.Errorf("said to be parked: %v", lines)
+		}
+		lines := log.lines("cannot connect to relay")
+		if len(lines) != 2 || !strings.Contains(lines[1], "attempt=2 max_connection_attempts=5") {
+			t.Errorf("got %v", lines)
+		}
+	})
+}
+
+// A port that drops what it is sent answers after half a minute or never.
+func TestARelayThatWasNeverReachedIsNotAwakeWhileItIsDialled(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		r := &recorder{dialTime: 20 * time.Second}
+		p := NewPool([]Relay{named("a", r)}, Options{})
+		l := add(p, "x", 10)
+		time.Sleep(5 * time.Second)
+		if st := p.Status()[0]; st.State != Parked {
+			t.Errorf("%+v", st)
+		}
+		<-l.finished
+		if st := p.Status()[0]; st.State != Awake {
+			t.Errorf("%+v", st)
+		}
+		closePool(t, p)
 	})
 }

@@ -77,6 +77,7 @@ type Pool struct {
 	now      time.Time
 	claimant *session // a session that is busy but would take an envelope to follow
 	wanted   int      // the first relay in the robin's order that could take if it had a session; -1: none
+	round    int      // of dispatch
 	room     func(i int) int
 	dialable func(i int) int
 }
@@ -101,6 +102,13 @@ type member struct {
 	dying int         // of these, those that are no longer usable
 	busy  int         // sessions that are sending
 	broke time.Time   // when a connection was lost last
+
+	reached    bool      // a session has been opened, with the settings as they are
+	passed     time.Time // when the last envelope began that got its verdicts
+	refusals   int       // envelopes in a row that it refused as a whole
+	refusal    *Error    // the last of them
+	passedOver int       // the round of dispatch in which nothing that waits was for this relay
+
 	stats stats
 }
 
@@ -122,6 +130,7 @@ func NewPool(relays []Relay, opts Options) *Pool {
 	defer p.mu.Unlock()
 	p.robin = &Robin{}
 	for i, r := range relays {
+		r.Config = r.Config.WithDefaults(len(relays))
 		p.members = append(p.members, p.newMember(i, r))
 		l := r.Config.Limits()
 		p.robin.lanes = append(p.robin.lanes, newLane(l, p.allowance(r.Config.Name, l)))
@@ -140,7 +149,7 @@ func (p *Pool) newMember(index int, r Relay) *member {
 // configure sets all that follows from the configuration but the dialer.
 func (m *member) configure(index int, c Config) {
 	m.index, m.config, m.where = index, c, c.Where
-	m.limit, m.perCon = max(c.Connections, 1), c.MaxMessagesPerConnection
+	m.limit, m.perCon = c.Connections, c.MaxMessagesPerConnection
 	switch {
 	case !c.Adaptive:
 		m.tuner = nil
@@ -149,7 +158,7 @@ func (m *member) configure(index int, c Config) {
 	default:
 		m.tuner.change(m.limit)
 	}
-	m.health.maxAttempts, m.health.worthlessFor = c.MaxConnectionAttempts, c.WorthlessFor
+	m.health.maxAttempts, m.health.worthlessFor = c.MaxConnectionAttempts, max(c.WorthlessFor, 0)
 }
 
 // atOnce is how many sessions may be sending. Caller holds mu.
@@ -249,7 +258,7 @@ func (p *Pool) Close(ctx context.Context) error {
 // besides its sessions stays until Close.
 func (p *Pool) Drain(ctx context.Context) error { return p.Close(ctx) }
 
-// Reset is the seed's reset of all counters of a relay; a relay that is
+// Reset sets all counters of a relay to zero, as Mail::Bulkmail's reset does; a relay that is
 // parked or worthless is given another chance. It tells whether there is a
 // relay of that name.
 func (p *Pool) Reset(name string) bool {

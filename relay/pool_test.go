@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"slices"
@@ -454,7 +455,7 @@ func TestAnEnvelopeHasNoMoreDomainsThanConfiguredAndThanTheServerTakes(t *testin
 	for _, test := range []struct{ configured, announced, want int }{{1, 0, 1}, {1, 5, 1}, {7, 5, 5}, {7, 9, 7}, {0, 5, 5}, {0, 0, 0}} {
 		synctest.Test(t, func(t *testing.T) {
 			r := divided{&recorder{overlap: true}, test.announced}
-			p := NewPool([]Relay{named("a", r, func(c *Config) { c.EnvelopeDomains = test.configured })}, Options{})
+			p := NewPool([]Relay{named("a", r, func(c *Config) { c.EnvelopeDomains = cmp.Or(test.configured, None) })}, Options{})
 			l := &asked{list: newList(p, "x", 300)}
 			p.Add(l)
 			synctest.Wait()

@@ -7,16 +7,18 @@
 //  2. The [Robin] says which relay is next and how many messages it may be
 //     granted; Cut takes that many recipients off the source.
 //  3. A session of that relay, pooled and reused, sends the envelope.
-//  4. Settle gives the envelope back to its source with a result for each
+//  4. What the relay refused is looked into: whom does it blame, and could
+//     another relay be asked?
+//  5. Settle gives the envelope back to its source with a result for each
 //     recipient. Those not attempted go out again at once, elsewhere if the
-//     relay is unwell.
+//     relay is unwell or would not have them.
 //
 // A relay is anything that can dial a [Session]: package smtp for SMTP and
-// LMTP, [Dummy] for the seed's DummyServer, and whatever a user of this
+// LMTP, [Dummy] for Mail::Bulkmail's DummyServer, and whatever a user of this
 // package plugs in.
 //
-// Messages are counted as in the seed: one recipient of one envelope is one
-// message.
+// Messages are counted as in Mail::Bulkmail: one recipient of one envelope is
+// one message.
 package relay
 
 import (
@@ -51,11 +53,17 @@ type Session interface {
 	Close() error
 }
 
-// A Grant is leave to send one envelope over a relay.
+// A Grant is leave to send one envelope over a relay. [Grant.For] says how much
+// of it is for recipients that were cut before.
 type Grant struct {
 	Relay    string
 	Messages int // at most so many recipients
 	Domains  int // of at most so many domains; 0: of any
+
+	pool   *Pool
+	member *member
+	now    time.Time
+	fresh  bool // for recipients without a Trail only
 }
 
 // An Envelope is an SMTP envelope on its way through the pool.
@@ -63,7 +71,9 @@ type Envelope struct {
 	smtp.Envelope
 	Source Source // set by the pool
 	Domain string // that its recipients share; empty: they are of several
+	Trail  *Trail // of all its recipients; set by the source
 
+	after     *Trail    // of those whom the relay refused or stumbled over
 	allowance Allowance // that its messages were taken from
 }
 
@@ -78,13 +88,18 @@ type Source interface {
 	// is of one domain; 0: none.
 	Pending() int
 	// Cut takes at most g.Messages recipients of at most g.Domains domains off
-	// the source. It returns nil when none waits (any more); the pool then asks no more
-	// until [Pool.Ready].
+	// the source, and at most g.For(trail) of those with a [Trail]. It returns nil
+	// when none waits that this relay may have. Where Pending is 0 then, the pool
+	// asks no more until [Pool.Ready].
 	Cut(g Grant) *Envelope
 	// Settle takes an envelope back, once for each that was cut. Every
 	// recipient has a result; err, if not nil, is the *Error of the session.
-	// The source puts what was not attempted back into its queue, and then
-	// calls [Pool.Ready].
+	// Accepted, rejected, deferred and in doubt are final for this attempt:
+	// whether another relay could be asked has been considered. Rejected with
+	// smtp.BlameEnvelope means that every relay that was asked refused the
+	// envelope as a whole. The source puts what was not attempted back into its
+	// queue, with its [Envelope.TrailOf], and then calls [Pool.Ready]; a reply
+	// says why it was not.
 	Settle(e *Envelope, relay string, err error)
 	// Stalled says that no relay can take anything before until (zero: not
 	// before somebody acts), and why. It is said once per such period to each

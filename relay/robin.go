@@ -22,12 +22,12 @@ type Limits struct {
 // Limits are those of c that the robin keeps.
 func (c *Config) Limits() Limits {
 	return Limits{
-		EnvelopeLimit:         c.EnvelopeLimit,
+		EnvelopeLimit:         max(c.EnvelopeLimit, 0),
 		MaxMessages:           c.MaxMessages,
 		MaxMessagesWindow:     c.MaxMessagesWindow,
 		MaxMessagesSpread:     c.MaxMessagesSpread,
 		MaxRate:               c.MaxRate,
-		MaxMessagesPerRobin:   c.MaxMessagesPerRobin,
+		MaxMessagesPerRobin:   max(c.MaxMessagesPerRobin, 0),
 		MaxMessagesWhileAwake: c.MaxMessagesWhileAwake,
 		SleepLength:           c.SleepLength,
 	}

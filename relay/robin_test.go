@@ -237,7 +237,7 @@ func TestARelaySleepsAfterMaxMessagesWhileAwakeAndTheOthersGoOn(t *testing.T) {
 	equal(t, "relays", relays, []int{0, 0, 1, 1})
 	equal(t, "sizes", sizes, []int{100, 50, 100, 100})
 	if l := r.ReachedLimit(noon, 0); l != 0 {
-		t.Errorf("reached_limit answers %d, want 0 as in the seed", l)
+		t.Errorf("reached_limit answers %d, want 0 as in Mail::Bulkmail", l)
 	}
 	awake := noon.Add(time.Minute)
 	if w := r.Wait(noon, 0); !w.Until.Equal(awake) || w.Limit != caps.LimitWhileAwake {

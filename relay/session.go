@@ -39,6 +39,7 @@ type tally struct {
 	accepted int
 	verdicts int // the relay said something about so many
 	tried    int
+	blamed   int // refusals that blame the envelope or the relay
 }
 
 // A session that breaks after it was idle for this long tells nothing about
@@ -99,6 +100,7 @@ func (s *session) open(began time.Time) *Envelope {
 	now := time.Now()
 	m.dialed(began)
 	m.open++
+	m.reached = m.reached || !s.outdated()
 	if p.closing || s.outdated() {
 		p.mu.Unlock()
 		return nil
@@ -205,7 +207,7 @@ func (s *session) domains() int {
 	if s.ofAtMost > 0 && (most <= 0 || s.ofAtMost < most) {
 		return s.ofAtMost
 	}
-	return most
+	return max(most, 0)
 }
 
 // following hands out the envelope that is to follow the one being sent, if
@@ -267,14 +269,16 @@ func (s *session) sent(e *Envelope, err error) *Envelope {
 	}
 	var failure error
 	what.again = what.again || s.outdated() // it says nothing about the relay as it is now
-	switch {
-	case err != nil:
-		failure = p.blame(m, now, what, err)
-	case t.tried == 0:
-		// A verdict for nobody: it must not be asked again and again.
-		what.stale = false
-		failure = p.blame(m, now, what, errNoVerdict)
-	default:
+	well := true
+	if err != nil || t.tried == 0 || t.blamed > 0 {
+		told := s.inquire(e, t, err, what, now)
+		if told != nil {
+			failure = told
+		}
+		well = err == nil && t.tried > 0 && (t.blamed < t.verdicts || e.refusedAsWhole())
+	}
+	if well {
+		s.passed(e, t, now)
 		s.proven = true
 		if m.tuner != nil && m.busy >= m.tuner.at {
 			m.tuner.sent(now, len(e.Recipients), now.Sub(s.started))
@@ -332,6 +336,9 @@ func count(e *Envelope, err error) tally {
 			t.counted++
 		default:
 			t.verdicts++
+			if e.Results[i].Blame != smtp.BlameRecipient {
+				t.blamed++
+			}
 		}
 		t.tried++
 	}

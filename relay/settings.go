@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"bulkmail/relay/smtp"
 )
 
 // The kinds of relay, which are also the schemes of a relay's URL.
@@ -16,7 +18,7 @@ const (
 	KindSMTP  = "smtp"
 	KindSMTPS = "smtps" // TLS from the first byte (RFC 8314)
 	KindLMTP  = "lmtp"
-	KindDummy = "dummy" // the seed's DummyServer: the dialogue goes to a file
+	KindDummy = "dummy" // Mail::Bulkmail's DummyServer: the dialogue goes to a file
 )
 
 // When a session is encrypted; the values of [Config.TLS].
@@ -27,43 +29,44 @@ const (
 	TLSImplicit      = "implicit"      // what KindSMTPS means
 )
 
-// Config is one relay as configured. URL parameters, YAML keys and the seed's
-// attributes all end here; package config reads them, checks them and fills in
-// every default, so that whoever uses a Config from there need not.
+// Config is one relay as configured. What is left zero has the default that is
+// said here; [None] is no limit where the default is one. URL parameters, YAML
+// keys and the attributes of a Mail::Bulkmail server file all end here: package
+// config reads and checks them.
 //
 // Formatting a Config in any way shows no password.
 type Config struct {
-	Name   string // unique; in logs, outcomes and counters
-	Kind   string // KindSMTP, KindSMTPS, KindLMTP or KindDummy
-	Host   string // seed: Smtp; a name or an IP address without brackets
-	Port   int    // seed: Port; 25, 465 (smtps), 24 (lmtp)
+	Name   string // unique; in logs, outcomes and counters; empty: the host, and the port if it is not the usual one
+	Kind   string // KindSMTP, KindSMTPS, KindLMTP or KindDummy; empty: KindSMTP
+	Host   string // a name or an IP address without brackets
+	Port   int    // 0: 25, 465 (smtps), 24 (lmtp)
 	Path   string // dummy: the file the dialogue goes to; empty: nowhere
-	Domain string // seed: Domain; said in EHLO
+	Domain string // said in EHLO; empty: this host's full name
 
-	Tries                 int           // seed: Tries
-	MaxConnectionAttempts int           // seed: max_connection_attempts
-	WorthlessFor          time.Duration // 0: for good, as in the seed
+	Tries                 int           // dials per connection attempt, over all addresses of the host; 0: 5
+	MaxConnectionAttempts int           // failed attempts until the relay is worthless; 0: 5
+	WorthlessFor          time.Duration // until one probe, doubling up to 1h; 0: 1m; None: for good, as in Mail::Bulkmail
 
-	EnvelopeLimit            int           // recipients an envelope; 0: no limit
-	EnvelopeDomains          int           // of so many domains; 0: of any
+	EnvelopeLimit            int           // recipients an envelope; 0: 100; None: no limit
+	EnvelopeDomains          int           // of so many domains; 0: 1; None: of any
 	MaxMessages              int           // 0: no cap
 	MaxMessagesWindow        time.Duration // 0: until reset
 	MaxMessagesSpread        bool          // evenly over the window
 	MaxRate                  Rate          // zero: no limit
-	MaxMessagesPerRobin      int           // 0: stays until a limit is met
+	MaxMessagesPerRobin      int           // 0: 500 with several relays, else None: stays until a limit is met
 	MaxMessagesPerConnection int           // 0: no limit
 	MaxMessagesWhileAwake    int           // 0: never sleeps
 	SleepLength              time.Duration
 
-	TalkAttempts int
+	TalkAttempts int           // times a command is tried in the session on 4xx; 0: 1
 	TimeOut      time.Duration // 0: RFC 5321, 4.5.3.2 per command
-	Connections  int           // sessions at once
+	Connections  int           // sessions at once; 0: 4
 	Adaptive     bool          // as many of them as serve the relay best
 
-	TLS       string // TLSNone, TLSOpportunistic, TLSRequired, or TLSImplicit with KindSMTPS
-	TLSVerify bool   // as said, else true with TLSRequired and TLSImplicit
-	TLSCA     string // PEM file; empty: the system's roots
-	TLSCert   string // PEM file of a client certificate
+	TLS       string      // TLSNone, TLSOpportunistic, TLSRequired, or TLSImplicit with KindSMTPS; empty: TLSRequired if there is a password, else TLSOpportunistic
+	TLSVerify smtp.Verify // zero: with TLSRequired and TLSImplicit; smtp.VerifyNever is for tests and for relays on this host
+	TLSCA     string      // PEM file; empty: the system's roots
+	TLSCert   string      // PEM file of a client certificate
 	TLSKey    string
 
 	Auth         string // PLAIN, LOGIN, CRAM-MD5, SCRAM-SHA-256, XOAUTH2; empty: the best both know
@@ -72,10 +75,18 @@ type Config struct {
 	PasswordFile string // instead of Password; read anew when it changes
 	AuthInClear  bool   // AUTH also where the session is not encrypted
 
-	Overlap      string // off, on, auto
+	Overlap      string // off, on, auto; empty: auto
 	Conversation string // a file, or "stderr"; empty: off
 
 	Where string // "relays.yaml:12" or "BULKMAIL_RELAYS, URL 2", for messages
+}
+
+// Verified tells whether the relay's certificate must be valid for its host.
+func (c *Config) Verified() bool {
+	if c.TLSVerify == smtp.VerifyAsMode {
+		return c.TLS == TLSRequired || c.TLS == TLSImplicit
+	}
+	return c.TLSVerify == smtp.VerifyAlways
 }
 
 // Addr is host:port, with the brackets that IPv6 needs.
@@ -124,7 +135,7 @@ func (c Config) LogValue() slog.Value {
 		{"max_messages_while_awake", c.MaxMessagesWhileAwake},
 		{"connections", c.Connections},
 	} {
-		if limit.n != 0 {
+		if limit.n > 0 {
 			attrs = append(attrs, slog.Int(limit.key, limit.n))
 		}
 	}

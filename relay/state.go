@@ -36,12 +36,12 @@ type Status struct {
 	Busy     int // of these sending
 	Dialing  int
 
-	Messages      int64     // accepted, as the seed counts: recipients
+	Messages      int64     // accepted, counted as recipients
 	Envelopes     int64     // with at least one recipient accepted
 	Refused       int64     // envelopes with verdicts, all of them refusals
 	Failed        int64     // envelopes without a verdict on anybody: the relay, or the session, was unwell
 	Errors        int64     // of sessions, and of attempts to have one
-	LastMessage   time.Time // the seed's time_of_last_message
+	LastMessage   time.Time // Mail::Bulkmail's time_of_last_message
 	LastError     *Error    // nil: none so far
 	LastErrorTime time.Time
 	Left          int // what the caps leave now; [Unlimited] without caps
@@ -130,6 +130,9 @@ func (p *Pool) stateOf(now time.Time, i int, m *member) standing {
 		if until.IsZero() {
 			return s
 		}
+	}
+	if s.State == Awake && !m.reached && len(m.dials) > 0 && now.Sub(m.dials[0]) >= p.opts.DialPatience {
+		s = standing{State: Parked, cause: &Error{Relay: m.name, Err: fmt.Errorf("connecting since %s, no answer yet", m.dials[0].UTC().Format("15:04:05Z"))}}
 	}
 	w := p.robin.Wait(now, i)
 	if w.Limit == caps.NoLimit || w.Limit == caps.LimitLease || s.State != Awake && !w.Never && !w.Until.After(s.until) {

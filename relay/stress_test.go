@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -138,7 +139,7 @@ func TestWithRelaysThatFailAtRandomEveryoneIsSettledOnceAndCapsHold(t *testing.T
 		r := &moody{rng: rand.New(rand.NewPCG(uint64(seed), uint64(i)))} //nolint:gosec // not a secret
 		all = append(all, r)
 		c := Config{
-			Name: fmt.Sprint("r", i), Connections: 1 + i%3, EnvelopeLimit: 20, MaxMessagesPerRobin: 50 * i,
+			Name: fmt.Sprint("r", i), Connections: 1 + i%3, EnvelopeLimit: 20, MaxMessagesPerRobin: cmp.Or(50*i, None),
 			MaxConnectionAttempts: 4, WorthlessFor: 5 * time.Millisecond,
 		}
 		switch i {

@@ -1,17 +1,33 @@
 package worker
 
 import (
+	"slices"
+
 	"bulkmail/envelope"
 	"bulkmail/relay"
 )
+
+// next brings the first group that the grant is for to the head of the queue. It
+// tells whether there is one. The caller holds mu.
+func (a *attempt) next(g relay.Grant) bool {
+	for i := range a.queue {
+		if g.For(a.queue[i].trail) > 0 {
+			w := a.queue[i]
+			copy(a.queue[1:i+1], a.queue[:i])
+			a.queue[0] = w
+			return true
+		}
+	}
+	return false
+}
 
 // take takes the recipients of one envelope off the queue: those of one group
 // at its head, unless the relay takes several domains together and there is
 // room for more. The caller holds mu; the queue is not empty.
 func (a *attempt) take(g relay.Grant) envelope.Group {
 	head := &a.queue[0]
-	if g.Domains == 1 || head.Len() >= g.Messages || head.tries > 0 {
-		cut := head.Cut(g.Messages)
+	if g.Domains == 1 || head.Len() >= g.Messages || head.trail != nil {
+		cut := head.Cut(g.For(head.trail))
 		if head.Len() == 0 {
 			a.queue = a.queue[1:]
 		}
@@ -41,14 +57,30 @@ func (a *attempt) take(g relay.Grant) envelope.Group {
 }
 
 // joins tells whether recipients of w may share an envelope with those of head:
-// not if one of them wants SMTPUTF8 and the other does not, nor what was cut
-// short before, which may be what breaks connections.
-func joins(w, head *waiting) bool { return w.UTF8 == head.UTF8 && w.tries == 0 }
+// not if one of them wants SMTPUTF8 and the other does not, nor what a relay
+// refused or stumbled over, which may be what ails it.
+func joins(w, head *waiting) bool { return w.UTF8 == head.UTF8 && w.trail == nil }
+
+// leave adds recipients that were not attempted to those with the same trail.
+func leave(left []waiting, recipients []envelope.Recipient, trail *relay.Trail) []waiting {
+	for i := range left {
+		if left[i].trail == trail {
+			left[i].Recipients = append(left[i].Recipients, recipients...)
+			return left
+		}
+	}
+	return append(left, waiting{envelope.Group{Recipients: recipients}, trail})
+}
 
 // putBack returns recipients that were not attempted to the queue, each domain
-// by itself. The caller holds mu.
-func (a *attempt) putBack(left envelope.Group, tries int) {
+// by itself; those that a relay refused or stumbled over to its head, so that it
+// is found out what ails them while others pass. The caller holds mu.
+func (a *attempt) putBack(left envelope.Group, trail *relay.Trail) {
 	for _, g := range left.Split() {
-		a.queue = append(a.queue, waiting{Group: g, tries: tries})
+		if trail != nil {
+			a.queue = slices.Insert(a.queue, 0, waiting{g, trail})
+		} else {
+			a.queue = append(a.queue, waiting{Group: g})
+		}
 	}
 }

@@ -1,6 +1,7 @@
 package worker_test
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -16,7 +17,9 @@ import (
 	"bulkmail/worker"
 )
 
-func ofDomains(n int) func(*relay.Config) { return func(c *relay.Config) { c.EnvelopeDomains = n } }
+func ofDomains(n int) func(*relay.Config) {
+	return func(c *relay.Config) { c.EnvelopeDomains = cmp.Or(n, relay.None) }
+}
 
 // sparse is n recipients, each in a domain of its own.
 func sparse(n int) []string {

@@ -2,7 +2,6 @@ package worker
 
 import (
 	"context"
-	"errors"
 	"sync"
 	"time"
 
@@ -21,9 +20,6 @@ const (
 	// before relays can take something, but that may change at any time, and the
 	// batch has to be there then.
 	stallDelay = time.Minute
-	// maxTries is how many times an envelope may be cut short by a lost
-	// connection within one attempt. It might be what breaks the connection.
-	maxTries = 3
 	// textBytes is how much of a reply's text is journalled.
 	textBytes = 500
 )
@@ -48,7 +44,6 @@ type attempt struct {
 	mu        sync.Mutex               // guards what follows
 	queue     []waiting                // groups with recipients left, in order
 	flying    int                      // envelopes that are cut and not settled
-	tries     map[*relay.Envelope]int  // of these, those with recipients that were cut before in vain
 	announced map[*relay.Envelope]bool // of these, those whose recipients are on record as sending
 	writable  chan struct{}            // not nil: nothing may be cut or ended until it is closed, as the journal cannot be written
 	stopped   bool                     // nothing more may be cut
@@ -62,10 +57,10 @@ type attempt struct {
 	due      time.Time               // of the first that rests; zero: none does
 }
 
-// waiting is the rest of a group, and how often envelopes of it were cut short.
+// waiting is the rest of a group, and what its recipients have been through.
 type waiting struct {
 	envelope.Group
-	tries int
+	trail *relay.Trail
 }
 
 func (w *Worker) newAttempt(d *delivery, b *envelope.Batch, p plan, message *envelope.Message) *attempt {
@@ -75,7 +70,6 @@ func (w *Worker) newAttempt(d *delivery, b *envelope.Batch, p plan, message *env
 		due:       p.due,
 		queue:     make([]waiting, len(p.send)),
 		finished:  make(chan struct{}),
-		tries:     make(map[*relay.Envelope]int),
 		announced: make(map[*relay.Envelope]bool),
 		counts:    make(map[subjects.Status]int),
 		deferred:  make(map[string]deferred, len(p.rest)),
@@ -274,51 +268,44 @@ func (a *attempt) Pending() int {
 func (a *attempt) Cut(g relay.Grant) *relay.Envelope {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.stopped || a.writable != nil || len(a.queue) == 0 || !a.lease.held() {
+	if a.stopped || a.writable != nil || !a.lease.held() || !a.next(g) {
 		return nil
 	}
-	tries := a.queue[0].tries
+	trail := a.queue[0].trail
 	cut := a.take(g)
 	e := &relay.Envelope{
 		Envelope: smtp.Envelope{
 			From:       a.published.From,
 			Recipients: cut.Recipients,
-			Message:    a.message,
+			Message:    smtp.Guarded(a.message, a.beforeEnd),
 			DSN:        a.dsn,
-			BeforeEnd:  a.beforeEnd,
 			Results:    make([]smtp.Result, cut.Len()),
 		},
 		Domain: cut.Domain,
+		Trail:  trail,
 	}
 	if a.policy.InDoubt == Skip {
-		e.BeforeEnd = a.announce(g.Relay, e)
-	}
-	if tries > 0 {
-		a.tries[e] = tries
+		e.Message = smtp.Guarded(a.message, a.announce(g.Relay, e))
 	}
 	a.flying++
 	return e
 }
 
 // Settle implements [relay.Source].
-func (a *attempt) Settle(e *relay.Envelope, relayName string, err error) {
+func (a *attempt) Settle(e *relay.Envelope, relayName string, _ error) {
 	a.mu.Lock()
-	tries, announced := a.tries[e], a.announced[e]
-	delete(a.tries, e)
+	announced := a.announced[e]
 	delete(a.announced, e)
 	a.mu.Unlock()
-	if broke, ok := errors.AsType[*relay.Error](err); ok && !broke.Common && !unwell(broke) {
-		tries++
-	}
-	var again envelope.Group
+	var again []waiting
 	for i := 0; i < len(e.Results); {
 		end := i + 1
 		for end < len(e.Results) && e.Results[end] == e.Results[i] {
 			end++
 		}
 		alike := e.Recipients[i:end:end]
-		if o := a.outcome(e.Results[i], relayName, announced || tries >= maxTries); o.Status == "" {
-			again.Recipients = append(again.Recipients, alike...)
+		if o := a.outcome(e.Results[i], relayName, announced); o.Status == "" {
+			again = leave(again, alike, e.TrailOf(i))
 		} else {
 			a.record(o, alike)
 		}
@@ -326,9 +313,9 @@ func (a *attempt) Settle(e *relay.Envelope, relayName string, err error) {
 	}
 
 	a.mu.Lock()
-	ready := again.Len() > 0
-	if ready {
-		a.putBack(again, tries)
+	ready := len(again) > 0
+	for _, w := range again {
+		a.putBack(w.Group, w.trail)
 	}
 	a.flying--
 	a.finish()
@@ -337,12 +324,6 @@ func (a *attempt) Settle(e *relay.Envelope, relayName string, err error) {
 	if ready {
 		a.pool.Ready(a)
 	}
-}
-
-// unwell tells whether the relay as a whole was to blame.
-func unwell(err error) bool {
-	said, ok := errors.AsType[*smtp.Error](err)
-	return ok && said.Unwell
 }
 
 // record passes results to the journal and counts them.

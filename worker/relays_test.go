@@ -171,15 +171,14 @@ func (s *memorySession) Send(ctx context.Context, e *smtp.Envelope, _ func() *sm
 			return &smtp.Error{MBS: "MBS009", Err: ctx.Err()}
 		}
 	}
-	if e.BeforeEnd != nil {
-		if err := e.BeforeEnd(ctx); err != nil {
-			s.dead = true
-			return &smtp.Error{MBS: "MBS009", Err: err}
-		}
+	message, err := e.Message.Open(ctx)
+	if err != nil {
+		s.dead = true
+		return &smtp.Error{MBS: "MBS009", Err: err}
 	}
 	s.m.mu.Lock()
 	defer s.m.mu.Unlock()
-	s.m.wire[string(e.Message.Wire())]++
+	s.m.wire[string(message.Wire())]++
 	for i, r := range mailboxes(e.Recipients) {
 		said := &smtp.Reply{Code: 250, Enhanced: "2.0.0", Text: "ok", Command: "END"}
 		if s.m.reply != nil {

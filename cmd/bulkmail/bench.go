@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -220,7 +221,7 @@ func (o *benchOptions) openRelay(ctx context.Context, log *slog.Logger) (relay.R
 		config.Connections = benchConnections
 	}
 	if o.limitSet {
-		config.EnvelopeLimit = o.envelopeLimit
+		config.EnvelopeLimit = cmp.Or(o.envelopeLimit, relay.None)
 	}
 	built, err := relay.FromConfig(configs, relay.Outlets{Log: log, Took: o.metrics.Took})
 	if err != nil {

@@ -302,7 +302,7 @@ func resetRelay(ctx context.Context, s *streams, name string) error {
 
 // limit writes a limit of 0, which is none, as a dash.
 func limit(n int) string {
-	if n == 0 {
+	if n <= 0 {
 		return "-"
 	}
 	return number(n)

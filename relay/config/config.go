@@ -30,7 +30,7 @@ import (
 type Options struct {
 	// Hostname is the name of this host for EHLO, where no domain is
 	// configured. An error, or a name without a dot, makes it an address
-	// literal (RFC 5321, 4.1.4). Nil: FQDN.
+	// literal (RFC 5321, 4.1.4). Nil: relay.FQDN.
 	Hostname func() (string, error)
 	// Addrs are this host's addresses for that literal. Nil:
 	// net.InterfaceAddrs.
@@ -48,7 +48,7 @@ type Options struct {
 
 func (o Options) withDefaults() Options {
 	if o.Hostname == nil {
-		o.Hostname = FQDN
+		o.Hostname = relay.FQDN
 	}
 	if o.Addrs == nil {
 		o.Addrs = net.InterfaceAddrs

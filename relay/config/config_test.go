@@ -37,7 +37,7 @@ func plainRelay(host string) relay.Config {
 		Name: host, Kind: "smtp", Host: host, Port: 25, Domain: "worker.example.com",
 		Tries: 5, MaxConnectionAttempts: 5, WorthlessFor: time.Minute,
 		EnvelopeLimit: 100, EnvelopeDomains: 1, TalkAttempts: 1, Connections: 4,
-		TLS: "opportunistic", Overlap: "auto",
+		TLS: "opportunistic", Overlap: "auto", MaxMessagesPerRobin: relay.None,
 	}
 }
 
@@ -76,7 +76,7 @@ func TestTheURLsOfTheReadmeAreRead(t *testing.T) {
 		with(plainRelay("smtp1.example.net"), func(c *relay.Config) {
 			c.Name, c.Port, c.User, c.Password = "primary", 587, "news", "pa/ss"
 			c.MaxRate = relay.Rate{Messages: 14, Per: time.Second}
-			c.TLS, c.TLSVerify = "required", true
+			c.TLS = "required"
 			c.MaxMessagesPerRobin = 500
 			c.Where = "BULKMAIL_RELAYS, URL 1"
 		}),
@@ -103,7 +103,7 @@ func TestTheYAMLExampleIsRead(t *testing.T) {
 		with(common("smtp1.example.net"), func(c *relay.Config) {
 			c.Name, c.Port, c.User, c.PasswordFile = "primary", 587, "news@example.com", "primary.password"
 			c.MaxRate, c.Connections = relay.Rate{Messages: 14, Per: time.Second}, 8
-			c.TLS, c.TLSVerify = "required", true
+			c.TLS = "required"
 			c.Where = "relays.yaml:10"
 		}),
 		with(common("smtp2.example.net"), func(c *relay.Config) {

@@ -4,7 +4,6 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -12,6 +11,7 @@ import (
 	"unicode/utf8"
 
 	"bulkmail/relay"
+	"bulkmail/relay/smtp"
 )
 
 // A candidate is a relay on its way from draft to Config.
@@ -31,12 +31,9 @@ func (l *loader) finish(drafts []*draft) []relay.Config {
 		c := &candidate{draft: d, loader: l, bad: map[string]bool{}}
 		c.cfg.Where = d.at.String()
 		c.apply()
-		if !c.said("max_messages_per_robin") && len(drafts) > 1 {
-			c.cfg.MaxMessagesPerRobin = 500
-		}
 		if !c.said("domain") {
 			if domain == "" {
-				domain = l.localDomain()
+				domain = relay.LocalDomain(l.opt.Hostname, l.opt.Addrs)
 			}
 			c.cfg.Domain = domain
 		}
@@ -45,6 +42,9 @@ func (l *loader) finish(drafts []*draft) []relay.Config {
 			c.login()
 			c.encryption()
 		}
+		name := c.cfg.Name // a problem with a name that nobody wrote is told of otherwise
+		c.cfg = c.cfg.WithDefaults(len(drafts))
+		c.cfg.Name = name
 		c.limits()
 		c.files()
 		c.name(taken)
@@ -127,10 +127,6 @@ func (c *candidate) anyBad(keys ...string) bool {
 	return slices.ContainsFunc(keys, func(k string) bool { return c.bad[k] })
 }
 
-func usualPort(kind string) int {
-	return map[string]int{relay.KindSMTP: 25, relay.KindSMTPS: 465, relay.KindLMTP: 24}[kind]
-}
-
 // address checks host and port against what the relay speaks.
 func (c *candidate) address() {
 	cfg := &c.cfg
@@ -146,7 +142,7 @@ func (c *candidate) address() {
 		c.problems.add(c.at, label, "missing: say where the relay is")
 	}
 	if cfg.Port == 0 {
-		cfg.Port = usualPort(cfg.Kind)
+		cfg.Port = relay.UsualPort(cfg.Kind)
 	}
 	s, _, ok := c.lookup("port")
 	if !ok || c.bad["port"] {
@@ -205,7 +201,7 @@ func (c *candidate) encryption() {
 	if cfg.Kind == relay.KindDummy {
 		return
 	}
-	secret := cfg.Password != "" || cfg.PasswordFile != ""
+	secret := cfg.HasPassword()
 	mode, own, said := c.lookup("tls")
 	switch {
 	case cfg.Kind == relay.KindSMTPS:
@@ -213,11 +209,8 @@ func (c *candidate) encryption() {
 			c.problem(mode, "smtps is encrypted from the first byte: leave it out, or use smtp")
 		}
 		cfg.TLS = relay.TLSImplicit
-	case said:
-	case secret:
-		cfg.TLS = relay.TLSRequired
-	default:
-		cfg.TLS = relay.TLSOpportunistic
+	case !said:
+		cfg.TLS = cfg.WithDefaults(1).TLS
 	}
 	if c.anyBad("tls", "tls_verify", "auth_in_clear") {
 		return
@@ -232,12 +225,14 @@ func (c *candidate) encryption() {
 				c.problem(s, "means nothing with tls=none")
 			}
 		}
-		cfg.TLSVerify = false
+		cfg.TLSVerify = smtp.VerifyAsMode
 	case !c.said("tls_verify"):
-		cfg.TLSVerify = cfg.TLS != relay.TLSOpportunistic
-		if s, ok := c.ownSetting("tls_ca"); ok && !cfg.TLSVerify {
+		if s, ok := c.ownSetting("tls_ca"); ok && !cfg.Verified() {
 			c.problem(s, "no certificate is verified with tls=opportunistic: set tls=required, or tls_verify=true")
 		}
+	}
+	if asMode := (&relay.Config{TLS: cfg.TLS}); asMode.Verified() == cfg.Verified() {
+		cfg.TLSVerify = smtp.VerifyAsMode
 	}
 	cert, _, hasCert := c.lookup("tls_cert")
 	key, _, hasKey := c.lookup("tls_key")
@@ -276,8 +271,8 @@ var pairs = []struct {
 }
 
 // limits checks what limits mean together. An explicit 0 switches a limit off
-// and may leave its other half standing. So may a server file: the seed's own
-// sample says that a sleep_length does no harm.
+// and may leave its other half standing. So may a server
+// file: Mail::Bulkmail's own sample says that a sleep_length does no harm.
 func (c *candidate) limits() {
 	for _, p := range pairs {
 		s, own := c.ownSetting(p.part)
@@ -359,12 +354,12 @@ func (c *candidate) name(taken map[string]place) {
 		if cfg.Host == "" && cfg.Kind != relay.KindDummy {
 			return // reported
 		}
-		cfg.Name = defaultName(cfg)
+		cfg.Name = cfg.DefaultName()
 		s = setting{at: c.at, label: joinLabel(c.label, "name")}
 	}
 	if c.form == formServerFile && (!own || cfg.Kind == relay.KindDummy) {
-		// The seed had no names and took a server twice. Numbers do here: in
-		// its files the order is all there is.
+		// Mail::Bulkmail has no names and takes a server twice. Numbers do
+		// here: in its files the order is all there is.
 		base := cfg.Name
 		for n := 2; taken[cfg.Name] != (place{}); n++ {
 			cfg.Name = base + "-" + strconv.Itoa(n)
@@ -375,19 +370,4 @@ func (c *candidate) name(taken map[string]place) {
 		return
 	}
 	taken[cfg.Name] = c.at
-}
-
-func defaultName(c *relay.Config) string {
-	switch {
-	case c.Kind == relay.KindDummy:
-		base := filepath.Base(c.Path)
-		if c.Path == "" || !relayName.MatchString("dummy:"+base) {
-			return "dummy"
-		}
-		return "dummy:" + base
-	case c.Port == usualPort(c.Kind):
-		return c.Host
-	default:
-		return c.Addr()
-	}
 }

@@ -110,8 +110,8 @@ func TestTheSchemeDecidesPortAndTLS(t *testing.T) {
 				t.Fatal(err)
 			}
 			c := relays[0]
-			if c.Port != want.port || c.TLS != want.tls || c.TLSVerify != want.verify {
-				t.Errorf("got port %d, tls %q, verify %v; want %+v", c.Port, c.TLS, c.TLSVerify, want)
+			if c.Port != want.port || c.TLS != want.tls || c.Verified() != want.verify {
+				t.Errorf("got port %d, tls %q, verify %v; want %+v", c.Port, c.TLS, c.Verified(), want)
 			}
 		})
 	}
@@ -129,11 +129,11 @@ func TestADefaultNameDependsOnTheRelayAlone(t *testing.T) {
 
 func TestOneRelayHasNoRobinAndSeveralHave(t *testing.T) {
 	t.Parallel()
-	if n := loadURLs(t, "smtp://a.example")[0].MaxMessagesPerRobin; n != 0 {
+	if n := loadURLs(t, "smtp://a.example")[0].MaxMessagesPerRobin; n != relay.None {
 		t.Errorf("alone: %d", n)
 	}
 	two := loadURLs(t, "smtp://a.example smtp://b.example?max_messages_per_robin=0")
-	if two[0].MaxMessagesPerRobin != 500 || two[1].MaxMessagesPerRobin != 0 {
+	if two[0].MaxMessagesPerRobin != 500 || two[1].MaxMessagesPerRobin != relay.None {
 		t.Errorf("two: %d, %d", two[0].MaxMessagesPerRobin, two[1].MaxMessagesPerRobin)
 	}
 }
@@ -240,7 +240,7 @@ relays:
   overlap: off
 `)[0]
 	if c.Port != 2525 || c.User != "0123" || c.Password != "1e3" || c.TimeOut != 90*time.Second ||
-		c.SleepLength != 1500*time.Millisecond || !c.TLSVerify || c.Overlap != "off" {
+		c.SleepLength != 1500*time.Millisecond || !c.Verified() || c.Overlap != "off" {
 		type plain relay.Config
 		t.Errorf("got %+v", plain(c))
 	}

@@ -11,14 +11,14 @@ import (
 // A Key is one thing that can be said about a relay, in whatever form.
 type Key struct {
 	Name    string // in URLs and YAML
-	Seed    string // in a Mail::Bulkmail server file; empty: the seed had none
+	Seed    string // in a Mail::Bulkmail server file; empty: it has none
 	Value   string // what a value looks like: "number", "duration", "none, opportunistic or required"
 	Default string // empty: there is none
 	Doc     string // what it means, one line
 	Secret  bool   // never shown
 
 	access
-	aliases  []string // the seed's misspellings
+	aliases  []string // misspellings in Mail::Bulkmail's own sample
 	initial  string   // the value of a relay that says nothing; empty: zero, or known to finish only
 	single   bool     // belongs to one relay and not into defaults
 	network  bool     // means nothing for a dummy
@@ -80,18 +80,18 @@ var table = []Key{
 	},
 	{
 		Name: "worthless_for", Default: "1m", initial: "1m",
-		Doc:    "rest of a worthless relay before one probe, doubling up to 1h; 0: for good, as in the seed",
-		access: duration(func(c *relay.Config) *time.Duration { return &c.WorthlessFor }),
+		Doc:    "rest of a worthless relay before one probe, doubling up to 1h; 0: for good, as in Mail::Bulkmail",
+		access: orNone(duration(func(c *relay.Config) *time.Duration { return &c.WorthlessFor }), func(c *relay.Config) *time.Duration { return &c.WorthlessFor }),
 	},
 	{
 		Name: "envelope_limit", Seed: "envelope_limit", Default: "100", initial: "100",
 		Doc:    "recipients per envelope; 0: no limit",
-		access: number(func(c *relay.Config) *int { return &c.EnvelopeLimit }, 0, 1_000_000),
+		access: orNone(number(func(c *relay.Config) *int { return &c.EnvelopeLimit }, 0, 1_000_000), func(c *relay.Config) *int { return &c.EnvelopeLimit }),
 	},
 	{
 		Name: "envelope_domains", Default: "1", initial: "1",
 		Doc:    "domains whose recipients share an envelope, for relays that split it themselves; 0: any",
-		access: number(func(c *relay.Config) *int { return &c.EnvelopeDomains }, 0, 1_000_000),
+		access: orNone(number(func(c *relay.Config) *int { return &c.EnvelopeDomains }, 0, 1_000_000), func(c *relay.Config) *int { return &c.EnvelopeDomains }),
 	},
 	{
 		Name: "max_messages", Seed: "max_messages", Default: "0", initial: "0",
@@ -116,7 +116,7 @@ var table = []Key{
 	{
 		Name: "max_messages_per_robin", Seed: "max_messages_per_robin", Default: "500 with several relays, else 0", aliases: []string{"max_message_per_robin"},
 		Doc:    "messages before the robin moves on to the next relay; 0: stays until a limit is met",
-		access: number(func(c *relay.Config) *int { return &c.MaxMessagesPerRobin }, 0, manyMessages),
+		access: orNone(number(func(c *relay.Config) *int { return &c.MaxMessagesPerRobin }, 0, manyMessages), func(c *relay.Config) *int { return &c.MaxMessagesPerRobin }),
 	},
 	{
 		Name: "max_messages_per_connection", Seed: "max_messages_per_connection", Default: "0", initial: "0",
@@ -161,7 +161,7 @@ var table = []Key{
 	{
 		Name: "tls_verify", Default: "true with tls=required and smtps, else false", network: true,
 		Doc:    "whether the relay's certificate must be valid for its host",
-		access: boolean(func(c *relay.Config) *bool { return &c.TLSVerify }),
+		access: verify(),
 	},
 	{
 		Name: "tls_ca", Default: "the system's roots", network: true, fromDir: true,
@@ -235,8 +235,8 @@ func keyNamed(name string) *Key {
 	return nil
 }
 
-// seedKey finds a key by its name in a server file, in any case. Keys that the
-// seed had not are found by their own name.
+// seedKey finds a key by its name in a server file, in any case. Keys that
+// Mail::Bulkmail does not have are found by their own name.
 func seedKey(name string) *Key {
 	for i := range table {
 		k := &table[i]

@@ -66,7 +66,7 @@ func (l *loader) readServerFile(name string, data []byte) []*draft {
 	f := l.parseServerFile(name, data)
 	server, dummy := f.sections[serverPackage], f.sections[dummyPackage]
 
-	// The seed makes servers of one class, server_class. Without it, a
+	// Mail::Bulkmail makes servers of one class, server_class. Without it, a
 	// DummyServer that was only given its file for debugging days must not
 	// swallow mail: it counts where there is no other server, or where it
 	// lists some of its own.
@@ -125,7 +125,7 @@ func (l *loader) servers(f *serverFile, pkg string, alone bool) []*draft {
 		for _, list := range s.lists {
 			l.problems.add(list[0].at, list[0].label, "a list has no servers to belong to here: move it to the server_file, or write = for a default")
 		}
-		delete(defaults, "host") // in the seed, a default that no server ever falls back on
+		delete(defaults, "host") // in Mail::Bulkmail, a default that no server ever falls back on
 		name := besideFile(f.name, file.value)
 		data, ok := l.read(file.at, file.label, name)
 		if !ok {
@@ -228,7 +228,7 @@ func (l *loader) perServer(s *section, defaults map[string]setting, pkg string) 
 	return drafts
 }
 
-// undefined is the seed's word for a value that is not set.
+// undefined is how a server file says that a value is not set.
 const undefined = "undef"
 
 // parseServerFile takes a file apart line by line, after the specification in
@@ -279,7 +279,7 @@ func newSection(at place) *section {
 func (l *loader) assign(f *serverFile, pkg string, s setting, list bool) {
 	switch pkg {
 	case "":
-		// Before any definition the seed assumes Mail::Bulkmail::Object, from
+		// Before any definition Mail::Bulkmail assumes Mail::Bulkmail::Object, from
 		// which Server inherits. Its own attribute is not ours.
 		if s.label == "ERRFILE" {
 			return
@@ -336,11 +336,11 @@ func (l *loader) assign(f *serverFile, pkg string, s setting, list bool) {
 	case s.value == undefined:
 		delete(sec.scalars, name)
 	default:
-		sec.scalars[name] = s // the last one counts, as in the seed
+		sec.scalars[name] = s // the last one counts, as in Mail::Bulkmail
 	}
 }
 
-// plainValue refuses what the seed would hand to Perl, and what people expect
+// plainValue refuses what Mail::Bulkmail would hand to Perl, and what people expect
 // who know other files.
 func plainValue(value string) error {
 	switch {
@@ -354,7 +354,7 @@ func plainValue(value string) error {
 	return nil
 }
 
-// readOnly says why an attribute of the seed cannot be set in a file.
+// readOnly says why an attribute of a Mail::Bulkmail server cannot be set in a file.
 func readOnly(name string) string {
 	switch {
 	case strings.EqualFold(name, "connected"):

@@ -23,7 +23,7 @@ func TestAttributesAreReadInAnyCaseAndMisspeltAsInTheSample(t *testing.T) {
 		tls = required
 	`)[0]
 	if c.Port != 2525 || c.Tries != 3 || c.MaxMessagesPerRobin != 7 || c.Conversation != "stderr" ||
-		c.SleepLength != 10*time.Second || c.WorthlessFor != 0 || c.TLS != "required" {
+		c.SleepLength != 10*time.Second || c.WorthlessFor >= 0 || c.TLS != "required" {
 		t.Errorf("got %v", c)
 	}
 }

@@ -9,6 +9,7 @@ import (
 
 	"bulkmail/relay"
 	"bulkmail/relay/config"
+	"bulkmail/relay/smtp"
 
 	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
@@ -23,7 +24,7 @@ func TestEveryKeyIsDocumentedOnOneLine(t *testing.T) {
 		}
 		seen[k.Name] = true
 	}
-	// Every attribute of the seed's page that a file can set.
+	// Every attribute of Mail::Bulkmail's page that a file can set.
 	for _, seed := range []string{
 		"Smtp", "Port", "Domain", "Tries", "max_connection_attempts", "envelope_limit", "max_messages",
 		"max_messages_per_robin", "max_messages_per_connection", "max_messages_while_awake", "sleep_length",
@@ -34,7 +35,7 @@ func TestEveryKeyIsDocumentedOnOneLine(t *testing.T) {
 			found = found || k.Seed == seed
 		}
 		if !found {
-			t.Errorf("the seed's %s has no key", seed)
+			t.Errorf("Mail::Bulkmail's %s has no key", seed)
 		}
 	}
 }
@@ -44,7 +45,7 @@ func TestEveryFieldCanBeConfigured(t *testing.T) {
 	t.Parallel()
 	const auth = "?name=n&domain=d.example&tries=2&max_connection_attempts=2&worthless_for=2s&envelope_limit=2&max_messages=2" +
 		"&max_messages_window=2s&max_messages_spread=yes&max_rate=2/s&max_messages_per_robin=2&max_messages_per_connection=2&max_messages_while_awake=2" +
-		"&sleep_length=2s&talk_attempts=2&time_out=2s&connections=2&adaptive=true&tls=required&auth=LOGIN&auth_in_clear=on&overlap=on&conversation=c"
+		"&sleep_length=2s&talk_attempts=2&time_out=2s&connections=2&adaptive=true&tls=required&tls_verify=false&auth=LOGIN&auth_in_clear=on&overlap=on&conversation=c"
 	full := loadURLs(t, "smtp://u:p@h.example:26"+auth)[0]
 	// What excludes something of the above.
 	apart := map[string]bool{"Path": true, "TLSCA": true, "TLSCert": true, "TLSKey": true, "PasswordFile": true}
@@ -67,13 +68,14 @@ func TestEveryFieldCanBeConfigured(t *testing.T) {
 // anyRelay draws a relay as Load would return it.
 func anyRelay(t *rapid.T, name string) relay.Config {
 	count := func(label string, least int) int { return rapid.IntRange(least, 1000).Draw(t, label) }
+	limit := func(label string) int { return either(count(label, 0), relay.None) }
 	text := rapid.StringMatching(`[ -~äß€]{1,20}`)
 	c := relay.Config{
 		Name:   name,
 		Kind:   rapid.SampledFrom([]string{"smtp", "smtps", "lmtp", "dummy"}).Draw(t, "kind"),
 		Domain: rapid.SampledFrom([]string{"a.example", "[192.0.2.1]", "[IPv6:2001:db8::1]", "localhost"}).Draw(t, "domain"),
 		Tries:  count("tries", 1), MaxConnectionAttempts: count("max_connection_attempts", 1),
-		EnvelopeLimit: count("envelope_limit", 0), EnvelopeDomains: count("envelope_domains", 0), MaxMessagesPerRobin: count("max_messages_per_robin", 0),
+		EnvelopeLimit: limit("envelope_limit"), EnvelopeDomains: limit("envelope_domains"), MaxMessagesPerRobin: limit("max_messages_per_robin"),
 		MaxMessages: count("max_messages", 0), MaxMessagesPerConnection: count("max_messages_per_connection", 0),
 		TalkAttempts: count("talk_attempts", 1), Connections: count("connections", 1), Adaptive: rapid.Bool().Draw(t, "adaptive"),
 		Overlap:      rapid.SampledFrom([]string{"off", "on", "auto"}).Draw(t, "overlap"),
@@ -83,7 +85,7 @@ func anyRelay(t *rapid.T, name string) relay.Config {
 		unit := rapid.SampledFrom([]time.Duration{time.Millisecond, time.Second, time.Minute, time.Hour}).Draw(t, label+" unit")
 		return unit * time.Duration(count(label, 0))
 	}
-	c.WorthlessFor = wait("worthless_for")
+	c.WorthlessFor = either(wait("worthless_for"), relay.None)
 	c.TimeOut = wait("time_out")
 	if c.MaxMessages > 0 {
 		c.MaxMessagesWindow = wait("max_messages_window")
@@ -107,16 +109,28 @@ func anyRelay(t *rapid.T, name string) relay.Config {
 		c.Auth = rapid.SampledFrom([]string{"", "PLAIN", "LOGIN", "CRAM-MD5", "SCRAM-SHA-256", "XOAUTH2"}).Draw(t, "auth")
 		c.AuthInClear = rapid.Bool().Draw(t, "auth_in_clear")
 	}
-	c.TLSVerify = rapid.Bool().Draw(t, "tls_verify")
 	c.TLS = rapid.SampledFrom([]string{"none", "opportunistic", "required"}).Draw(t, "tls")
 	switch {
 	case c.Kind == "smtps":
 		c.TLS = "implicit"
 	case c.TLS == "none":
-		c.TLSVerify = false
 		c.AuthInClear = secret
 	}
+	if c.TLS != "none" && rapid.Bool().Draw(t, "tls_verify") { // otherwise than the mode has it
+		c.TLSVerify = smtp.VerifyNever
+		if c.TLS == "opportunistic" {
+			c.TLSVerify = smtp.VerifyAlways
+		}
+	}
 	return c
+}
+
+// either is n, or no limit.
+func either[T int | time.Duration](n, none T) T {
+	if n == 0 {
+		return none
+	}
+	return n
 }
 
 func TestARelayWrittenAsURLOrYAMLReadsBackTheSame(t *testing.T) {
@@ -191,5 +205,20 @@ func TestValuesHoldEveryKeyAndNoSecret(t *testing.T) {
 		if values[name] != want {
 			t.Errorf("%s is %v, want %v", name, values[name], want)
 		}
+	}
+}
+
+// A Config from here and one that was written in Go mean the same.
+func TestWhatIsReadHasTheDefaultsOfAZeroConfig(t *testing.T) {
+	t.Parallel()
+	for url, c := range map[string]relay.Config{
+		"smtp://mx.example":         {Host: "mx.example"},
+		"smtp://u:p@mx.example:587": {Host: "mx.example", Port: 587, User: "u", Password: "p"},
+		"smtps://mx.example":        {Kind: "smtps", Host: "mx.example"},
+		"lmtp://mx.example":         {Kind: "lmtp", Host: "mx.example"},
+	} {
+		got := loadURLs(t, url)[0]
+		c.Domain, c.Where = got.Domain, got.Where
+		same(t, []relay.Config{got}, []relay.Config{c.WithDefaults(1)})
 	}
 }

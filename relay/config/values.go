@@ -12,6 +12,7 @@ import (
 
 	"bulkmail/relay"
 	"bulkmail/relay/caps"
+	"bulkmail/relay/smtp"
 
 	"golang.org/x/net/idna"
 )
@@ -33,6 +34,26 @@ func number(field func(*relay.Config) *int, least, most int) access {
 		},
 		get: func(c *relay.Config) string { return strconv.Itoa(*field(c)) },
 	}
+}
+
+// orNone is a setting that has a default and whose 0 means that there is no
+// limit, which a Config says with [relay.None].
+func orNone[T int | time.Duration](a access, field func(*relay.Config) *T) access {
+	set, get := a.set, a.get
+	a.set = func(c *relay.Config, s string) error {
+		err := set(c, s)
+		if err == nil && *field(c) == 0 {
+			*field(c) = relay.None
+		}
+		return err
+	}
+	a.get = func(c *relay.Config) string {
+		if *field(c) < 0 {
+			return "0"
+		}
+		return get(c)
+	}
+	return a
 }
 
 var (
@@ -64,8 +85,8 @@ var (
 	durationShape = regexp.MustCompile(`^([0-9]+(\.[0-9]+)?(ms|h|m|s))+$`)
 )
 
-// parseDuration reads Go's durations, and a bare number as seconds as the seed
-// does.
+// parseDuration reads Go's durations, and a bare number as seconds as
+// Mail::Bulkmail does.
 func parseDuration(s string) (time.Duration, error) {
 	if bareNumber.MatchString(s) {
 		s += "s"
@@ -110,6 +131,25 @@ func boolean(field func(*relay.Config) *bool) access {
 			return nil
 		},
 		get: func(c *relay.Config) string { return strconv.FormatBool(*field(c)) },
+	}
+}
+
+// verify is tls_verify: true, false, or as tls has it.
+func verify() access {
+	return access{
+		value: "true or false",
+		set: func(c *relay.Config, s string) error {
+			var yes bool
+			if err := boolean(func(*relay.Config) *bool { return &yes }).set(c, s); err != nil {
+				return err
+			}
+			c.TLSVerify = smtp.VerifyNever
+			if yes {
+				c.TLSVerify = smtp.VerifyAlways
+			}
+			return nil
+		},
+		get: func(c *relay.Config) string { return strconv.FormatBool(c.Verified()) },
 	}
 }
 
@@ -214,14 +254,7 @@ func checkDomain(s string) (string, error) {
 	if !ok || err != nil || ip.Is6() != is6 || ip.Zone() != "" {
 		return "", errDomain
 	}
-	return addressLiteral(ip), nil
-}
-
-func addressLiteral(ip netip.Addr) string {
-	if ip.Is6() {
-		return "[IPv6:" + ip.String() + "]"
-	}
-	return "[" + ip.String() + "]"
+	return relay.AddressLiteral(ip), nil
 }
 
 func checkName(s string) (string, error) {

@@ -1,6 +1,9 @@
 package smtp
 
-import "time"
+import (
+	"strings"
+	"time"
+)
 
 // address says MAIL, RCPT and DATA. It tells whether the server waits for the
 // message. Refused recipients have their verdict, those taken are marked.
@@ -24,9 +27,14 @@ func (s *Session) address(t *transaction) (ready bool, err *Error) {
 	}
 	a, err := s.reply(cmdDATA)
 	if err != nil {
+		t.shortOfReplies(err)
 		return false, err
 	}
-	return s.heardDATA(t, a)
+	if ready, err = s.heardDATA(t, a); ready && s.in.buffered() {
+		t.void()
+		return false, s.refuse(verdict{meaning: outOfStep}, a.reply(cmdDATA))
+	}
+	return ready, err
 }
 
 // start writes the first group of a transaction.
@@ -53,16 +61,23 @@ func (s *Session) readMAIL(t *transaction, rest int) (ok bool, err *Error) {
 	if a.positive() {
 		return true, nil
 	}
-	if err := s.refusedMAIL(t, a); err != nil {
+	r, err := s.refusedMAIL(t, a)
+	if err != nil {
 		return false, err
 	}
-	s.skip(t, rest)
+	if !s.skip(t, rest) && !ofSender(subject(r)) {
+		// The server goes on as if MAIL had been accepted, or is a reply
+		// short: the refusal may be that of a recipient.
+		t.void()
+		return false, s.refuse(verdict{meaning: outOfStep}, r)
+	}
 	return false, nil
 }
 
-// skip reads the replies behind a refused MAIL, whose verdict stands whatever
-// they are.
-func (s *Session) skip(t *transaction, rest int) {
+// skip reads the replies behind a refused MAIL. It tells whether they go with
+// that: what follows is refused too.
+func (s *Session) skip(t *transaction, rest int) (refused bool) {
+	refused = true
 	for i := range rest {
 		c := cmdRCPT
 		if i == t.said {
@@ -70,16 +85,18 @@ func (s *Session) skip(t *transaction, rest int) {
 		}
 		a, err := s.reply(c)
 		if err != nil {
-			return
+			return false
 		}
+		refused = refused && a.code >= 400
 		// With 354 the server waits for a message that must not be: a
 		// lone dot would send an empty one, perhaps under the sender of
 		// the transaction before.
 		if a.code == 421 || a.code/100 == 3 {
 			s.kill()
-			return
+			break
 		}
 	}
+	return refused
 }
 
 // readRSET: a session that cannot be reset is of no use.
@@ -98,19 +115,23 @@ func (s *Session) readRSET(t *transaction) *Error {
 
 // refusedMAIL judges all recipients, or nobody where the reply does not
 // concern them.
-func (s *Session) refusedMAIL(t *transaction, a answer) *Error {
+func (s *Session) refusedMAIL(t *transaction, a answer) (*Reply, *Error) {
 	s.dirty = true
 	r := a.reply(cmdMAIL)
-	switch v := classify(cmdMAIL, r, circumstances{overlapped: t.overlapped}); v.meaning {
+	v := classify(cmdMAIL, r, circumstances{overlapped: t.overlapped})
+	if t.speaksOf(r) {
+		v = verdict{meaning: outOfStep}
+	}
+	switch v.meaning {
 	case envelopeDeferred:
-		t.judgeAll(Deferred, r)
+		t.judgeAll(Deferred, v.blame, r)
 	case envelopeRejected:
-		t.judgeAll(Rejected, r)
+		t.judgeAll(Rejected, v.blame, r)
 	default:
 		s.learnOrder(t, v)
-		return s.refuse(v, r)
+		return r, s.refuse(v, r)
 	}
-	return nil
+	return r, nil
 }
 
 // learnOrder: a server that lost its way behind an overlapped message is not
@@ -130,6 +151,7 @@ func (s *Session) readRCPTs(t *transaction) *Error {
 		}
 		a, err := s.reply(cmdRCPT)
 		if err != nil {
+			t.shortOfReplies(err)
 			return err
 		}
 		if a.positive() {
@@ -157,11 +179,19 @@ func (s *Session) learnRoom(t *transaction) {
 // refusedRCPT judges one recipient.
 func (s *Session) refusedRCPT(t *transaction, i int, a answer) *Error {
 	r := a.reply(cmdRCPT)
-	switch v := classify(cmdRCPT, r, circumstances{taken: t.taken}); v.meaning {
+	if t.misplaced(i, r) {
+		t.void()
+		return s.refuse(verdict{meaning: outOfStep}, r)
+	}
+	v := classify(cmdRCPT, r, circumstances{taken: t.taken})
+	switch v.meaning {
 	case recipientDeferred:
-		t.e.Results[i] = Result{Deferred, r}
+		t.e.Results[i] = Result{Deferred, v.blame, r}
 	case recipientRejected:
-		t.e.Results[i] = Result{Rejected, r}
+		t.e.Results[i] = Result{Rejected, v.blame, r}
+		if v.loud {
+			t.wantsLogin(i, s.complaint(verdict{meaning: relayUnwell, loud: true}, r))
+		}
 	case tooMany:
 		if t.tooMany == 0 {
 			t.roomFor = t.taken
@@ -170,8 +200,14 @@ func (s *Session) refusedRCPT(t *transaction, i int, a answer) *Error {
 		t.told = t.told || subject(r) == "5.3"
 	default:
 		s.learnOrder(t, v)
-		if r.Code == 421 || r.Code < 400 || r.Code > 599 {
+		if r.Code < 400 || r.Code > 599 {
+			t.void()
 			return s.refuse(v, r)
+		}
+		if r.Code == 421 {
+			e := s.refuse(v, r)
+			e.To = t.e.Recipients[i].Mailbox
+			return e
 		}
 		// The others of this envelope may have fared better.
 		t.fail(s.complaint(v, r))
@@ -187,19 +223,32 @@ func (s *Session) heardDATA(t *transaction, a answer) (ready bool, err *Error) {
 	case a.code == 354:
 		s.loneDot()
 		return false, nil
-	case t.taken == 0 && a.code != 421:
-		s.dirty = true
-		return false, nil
 	}
 	s.dirty = true
 	r := a.reply(cmdDATA)
-	switch v := classify(cmdDATA, r, circumstances{overlapped: t.overlapped}); v.meaning {
+	if t.taken == 0 && a.code != 421 {
+		// All were refused, and so is DATA: unless it is the last RCPT that
+		// is answered here.
+		if s.caps.Pipelining && (a.code/100 != 4 && a.code/100 != 5 || saidToRCPT(r) || t.speaksOf(r)) {
+			t.void()
+			return false, s.refuse(verdict{meaning: outOfStep}, r)
+		}
+		return false, nil
+	}
+	v := classify(cmdDATA, r, circumstances{overlapped: t.overlapped})
+	if t.speaksOf(r) {
+		v = verdict{meaning: outOfStep}
+	}
+	switch v.meaning {
 	case envelopeDeferred:
-		t.judge(Deferred, r)
+		t.judge(Deferred, v.blame, r)
 	case envelopeRejected:
-		t.judge(Rejected, r)
+		t.judge(Rejected, v.blame, r)
 	default:
 		s.learnOrder(t, v)
+		if v.meaning == outOfStep && !disordered(strings.ToLower(r.Text)) {
+			t.void()
+		}
 		return false, s.refuse(v, r)
 	}
 	return false, nil

@@ -109,7 +109,10 @@ func (s *Session) exchange(client sasl.Client) *Error {
 	if e != nil {
 		return e
 	}
-	for a.code == 334 {
+	for challenges := 1; a.code == 334; challenges++ {
+		if challenges > maxChallenges {
+			return s.giveUp(errChallenges)
+		}
 		var response []byte
 		if response, initial = initial, nil; response == nil {
 			challenge, err := base64.StdEncoding.DecodeString(string(a.text))
@@ -132,6 +135,12 @@ func (s *Session) exchange(client sasl.Client) *Error {
 	}
 	return nil
 }
+
+// maxChallenges is more than any mechanism that we know has. A server may ask on
+// for ever.
+const maxChallenges = 8
+
+var errChallenges = errors.New("one challenge after the other")
 
 var errImpostor = errors.New("the server did not prove that it knows the password")
 

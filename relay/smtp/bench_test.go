@@ -51,7 +51,7 @@ func BenchmarkSend(b *testing.B) {
 				d.Addr = slowProxy(b, d.Addr, c.rtt/2)
 			}
 			if c.tls {
-				d.Addr, d.TLS = tlsProxy(b, d.Addr), Implicit
+				d.Addr, d.TLS, d.TLSVerify = tlsProxy(b, d.Addr), Implicit, VerifyNever
 			}
 			benchSend(b, d, c.sessions, c.recipients, 10<<10)
 		})
@@ -80,7 +80,7 @@ func benchSend(b *testing.B, d *Dialer, sessions, recipients, size int) {
 		if left.Add(-1) < 0 {
 			return nil
 		}
-		return &Envelope{From: "news@example.com", Recipients: to, Message: message}
+		return &Envelope{From: "news@example.com", Recipients: to, Message: Guarded(message, nil)}
 	}
 	b.ReportAllocs()
 	b.ResetTimer()

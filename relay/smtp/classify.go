@@ -26,6 +26,7 @@ const (
 // A verdict is a meaning with what belongs to it.
 type verdict struct {
 	meaning    meaning
+	blame      Blame         // with recipient… and envelope…
 	loud       bool          // with relayUnwell: an operator must act
 	retryAfter time.Duration // with relayUnwell: the server's hint
 }
@@ -36,8 +37,9 @@ type circumstances struct {
 	taken      int  // recipients of this transaction the server has taken so far
 }
 
-// classify says what a reply means. It is a pure function and the only place
-// that decides; its table is in the package's test and reads, in short:
+// classify says what a reply means and, by [blamed], whom it blames. It is a pure
+// function and the only place that decides; its table is in the package's test
+// and reads, in short:
 //
 //	reply                                       to            means
 //	2xx                                         all but DATA  go on
@@ -46,12 +48,14 @@ type circumstances struct {
 //	    many messages in this connection"       any           session over
 //	421 otherwise                               any           relay unwell
 //	521, 530, 534, 535, 538; 5xx that ask
-//	    for authentication                      any           relay unwell, loud
+//	    for authentication                      all but RCPT  relay unwell, loud
 //	4xx                                         before MAIL   relay unwell
 //	5xx                                         before MAIL   relay unwell, loud
 //	500, 502, 503; 5xx that speak of
 //	    synchronization or pipelining           MAIL DATA END out of step
 //	5.5.1                                       MAIL DATA     out of step
+//	x.1 and x.2 but of a sender                 MAIL DATA     out of step
+//	551, 553, 550 bare                          DATA          out of step
 //	502, 503; 500, 554 as above                 RCPT          out of step
 //	4xx with 4.3.1, 4.3.2, 4.3.5; 452 bare      MAIL DATA END relay unwell (full, stopped, misconfigured)
 //	450, 451, 452, 454 that speak of a rate     MAIL DATA END relay unwell
@@ -94,8 +98,7 @@ func classifyRefusal(c command, r *Reply, in circumstances) verdict {
 			return verdict{meaning: sessionOver}
 		}
 		return unwell
-	case r.Code == 521, r.Code == 530, r.Code == 534, r.Code == 535, r.Code == 538,
-		r.Code >= 500 && asksForAuth(text):
+	case r.Code == 521, c != cmdRCPT && wantsLogin(r, text):
 		return loud
 	}
 
@@ -135,10 +138,11 @@ func classifyRCPT(r *Reply, text string, in circumstances) verdict {
 			return verdict{meaning: recipientDeferred}
 		}
 	}
+	v := verdict{meaning: recipientRejected, blame: blamed(cmdRCPT, r, text), loud: wantsLogin(r, text)}
 	if r.Code < 500 {
-		return verdict{meaning: recipientDeferred}
+		v.meaning = recipientDeferred
 	}
-	return verdict{meaning: recipientRejected}
+	return v
 }
 
 func classifyEnvelope(c command, r *Reply, text string, unwell verdict) verdict {
@@ -146,10 +150,12 @@ func classifyEnvelope(c command, r *Reply, text string, unwell verdict) verdict 
 	switch {
 	case r.Code == 500, r.Code == 502, r.Code == 503,
 		r.Code >= 500 && disordered(text),
-		c != cmdEnd && r.Code >= 500 && s == "5.1":
+		c != cmdEnd && r.Code >= 500 && s == "5.1",
+		c == cmdDATA && saidToRCPT(r),
+		c == cmdMAIL && addressed(r):
 		return verdict{meaning: outOfStep}
 	case r.Code >= 500:
-		return verdict{meaning: envelopeRejected}
+		return verdict{meaning: envelopeRejected, blame: blamed(c, r, text)}
 	case speaksOfSession(text):
 		return verdict{meaning: sessionOver}
 	case s == "3.1", s == "3.2", s == "3.5", r.Code == 452 && s == "":
@@ -157,7 +163,20 @@ func classifyEnvelope(c command, r *Reply, text string, unwell verdict) verdict 
 	case (r.Code == 450 || r.Code == 451 || r.Code == 452 || r.Code == 454) && speaksOfRate(text):
 		return unwell
 	}
-	return verdict{meaning: envelopeDeferred}
+	return verdict{meaning: envelopeDeferred, blame: blamed(c, r, text)}
+}
+
+// saidToRCPT: a server that answers once too often answers DATA with what it had
+// to say to the last RCPT.
+func saidToRCPT(r *Reply) bool {
+	return r.Code == 551 || r.Code == 553 || r.Code == 550 && subject(r) == "" || addressed(r)
+}
+
+// addressed: RFC 3463, 3.2 and 3.3: it is about the address or the mailbox of a
+// recipient.
+func addressed(r *Reply) bool {
+	s := subject(r)
+	return (strings.HasPrefix(s, "1.") || strings.HasPrefix(s, "2.")) && !ofSender(s)
 }
 
 // subject is the enhanced code without its class, "3.1", or empty where there
@@ -169,6 +188,9 @@ func subject(r *Reply) string {
 	}
 	return rest
 }
+
+// Throttles tells whether the reply says that we send too much or too fast.
+func (r *Reply) Throttles() bool { return speaksOfRate(strings.ToLower(r.Text)) }
 
 func speaksOfRate(text string) bool {
 	return contains(text, "throttl", "rate limit", "ratelimit", "sending rate", "rate exceeded", "rate is too",

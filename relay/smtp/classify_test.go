@@ -10,6 +10,8 @@ func TestRepliesMeanWhatTheTableSays(t *testing.T) {
 	unwell, loud := verdict{meaning: relayUnwell}, verdict{meaning: relayUnwell, loud: true}
 	after := func(d time.Duration) verdict { return verdict{meaning: relayUnwell, retryAfter: d} }
 	is := func(m meaning) verdict { return verdict{meaning: m} }
+	blames := func(m meaning, b Blame) verdict { return verdict{meaning: m, blame: b} }
+	login := verdict{meaning: recipientRejected, blame: BlameRelay, loud: true}
 	for _, c := range []struct {
 		to       command
 		code     int
@@ -33,10 +35,10 @@ func TestRepliesMeanWhatTheTableSays(t *testing.T) {
 		{cmdMAIL, 250, "", "", circumstances{}, is(goOn)},
 		{cmdMAIL, 354, "", "", circumstances{}, is(outOfStep)},
 		{cmdMAIL, 199, "", "", circumstances{}, is(outOfStep)},
-		{cmdMAIL, 451, "4.1.8", "cannot resolve", circumstances{}, is(envelopeDeferred)},
-		{cmdMAIL, 450, "4.7.1", "greylisted, try again in 300 seconds", circumstances{}, is(envelopeDeferred)},
-		{cmdMAIL, 550, "5.1.8", "bad sender", circumstances{}, is(envelopeRejected)},
-		{cmdMAIL, 552, "5.3.4", "too big", circumstances{}, is(envelopeRejected)},
+		{cmdMAIL, 451, "4.1.8", "cannot resolve", circumstances{}, blames(envelopeDeferred, BlameEnvelope)},
+		{cmdMAIL, 450, "4.7.1", "greylisted, try again in 300 seconds", circumstances{}, blames(envelopeDeferred, BlameEnvelope)},
+		{cmdMAIL, 550, "5.1.8", "bad sender", circumstances{}, blames(envelopeRejected, BlameEnvelope)},
+		{cmdMAIL, 552, "5.3.4", "too big", circumstances{}, blames(envelopeRejected, BlameRelay)},
 		{cmdMAIL, 452, "4.3.1", "Insufficient system storage", circumstances{}, unwell},
 		{cmdMAIL, 452, "", "Insufficient system storage", circumstances{}, unwell},
 		{cmdMAIL, 451, "4.3.5", "Server configuration error", circumstances{}, unwell},
@@ -64,7 +66,7 @@ func TestRepliesMeanWhatTheTableSays(t *testing.T) {
 		{cmdRCPT, 450, "5.1.1", "class disagrees", circumstances{}, is(recipientDeferred)},
 		{cmdRCPT, 550, "4.1.1", "class disagrees", circumstances{}, is(recipientRejected)},
 		{cmdRCPT, 550, "5.1.1", "no such user", circumstances{}, is(recipientRejected)},
-		{cmdRCPT, 554, "5.7.1", "Relay access denied", circumstances{}, is(recipientRejected)},
+		{cmdRCPT, 554, "5.7.1", "Relay access denied", circumstances{}, blames(recipientRejected, BlameRelay)},
 		{cmdRCPT, 556, "5.1.10", "null MX", circumstances{}, is(recipientRejected)},
 		{cmdRCPT, 501, "5.1.3", "bad syntax", circumstances{}, is(recipientRejected)},
 		{cmdRCPT, 500, "", "line too long", circumstances{}, is(recipientRejected)},
@@ -75,17 +77,20 @@ func TestRepliesMeanWhatTheTableSays(t *testing.T) {
 		{cmdRCPT, 552, "", "too many", circumstances{}, is(recipientDeferred)},
 		{cmdRCPT, 452, "4.2.2", "full", circumstances{taken: 1}, is(recipientDeferred)},
 		{cmdRCPT, 552, "5.2.2", "full", circumstances{taken: 1}, is(recipientRejected)},
-		{cmdRCPT, 552, "5.3.4", "message too big", circumstances{taken: 1}, is(recipientRejected)},
+		{cmdRCPT, 552, "5.3.4", "message too big", circumstances{taken: 1}, blames(recipientRejected, BlameRelay)},
 		{cmdRCPT, 552, "4.2.2", "class disagrees", circumstances{taken: 1}, is(tooMany)},
 		{cmdRCPT, 503, "5.5.1", "need MAIL", circumstances{}, is(outOfStep)},
-		{cmdRCPT, 530, "5.7.0", "Authentication required", circumstances{}, loud},
-		{cmdRCPT, 550, "5.7.1", "Relaying denied. Proper authentication required.", circumstances{}, loud},
+		{cmdRCPT, 530, "5.7.0", "Authentication required", circumstances{}, login},
+		{cmdRCPT, 550, "5.7.1", "Relaying denied. Proper authentication required.", circumstances{}, login},
 		{cmdRCPT, 421, "4.3.2", "down", circumstances{}, unwell},
 
+		{cmdMAIL, 550, "5.1.1", "no such user", circumstances{}, is(outOfStep)},
+		{cmdDATA, 550, "", "no such user", circumstances{}, is(outOfStep)},
+		{cmdDATA, 450, "4.2.1", "later", circumstances{}, is(outOfStep)},
 		{cmdDATA, 354, "", "go on", circumstances{}, is(goOn)},
 		{cmdDATA, 250, "", "ok", circumstances{}, is(outOfStep)},
-		{cmdDATA, 451, "4.3.0", "not now", circumstances{}, is(envelopeDeferred)},
-		{cmdDATA, 554, "5.7.1", "no", circumstances{}, is(envelopeRejected)},
+		{cmdDATA, 451, "4.3.0", "not now", circumstances{}, blames(envelopeDeferred, BlameEnvelope)},
+		{cmdDATA, 554, "5.7.1", "no", circumstances{}, blames(envelopeRejected, BlameEnvelope)},
 		{cmdDATA, 503, "", "need RCPT", circumstances{}, is(outOfStep)},
 		{cmdDATA, 554, "5.5.1", "no valid recipients", circumstances{}, is(outOfStep)},
 
@@ -94,9 +99,9 @@ func TestRepliesMeanWhatTheTableSays(t *testing.T) {
 		{cmdEnd, 199, "", "", circumstances{}, is(unknowable)},
 		{cmdEnd, 451, "4.3.0", "queue file write error", circumstances{}, is(envelopeDeferred)},
 		{cmdEnd, 450, "4.7.1", "greylisted", circumstances{}, is(envelopeDeferred)},
-		{cmdEnd, 554, "5.7.1", "spam", circumstances{}, is(envelopeRejected)},
-		{cmdEnd, 552, "5.3.4", "too big", circumstances{}, is(envelopeRejected)},
-		{cmdEnd, 554, "5.5.1", "whatever", circumstances{}, is(envelopeRejected)},
+		{cmdEnd, 554, "5.7.1", "spam", circumstances{}, blames(envelopeRejected, BlameEnvelope)},
+		{cmdEnd, 552, "5.3.4", "too big", circumstances{}, blames(envelopeRejected, BlameRelay)},
+		{cmdEnd, 554, "5.5.1", "whatever", circumstances{}, blames(envelopeRejected, BlameEnvelope)},
 		{cmdEnd, 452, "4.3.1", "storage", circumstances{}, unwell},
 		{cmdEnd, 454, "", "Throttling failure: Maximum sending rate exceeded", circumstances{}, unwell},
 		{cmdEnd, 454, "4.7.0", "Maximum sending rate exceeded; try again in 5 minutes", circumstances{}, after(5 * time.Minute)},

@@ -52,7 +52,13 @@ func (c command) String() string {
 
 // Timeouts of RFC 5321, 4.5.3.2, where it has one.
 const (
-	dialTimeout  = 30 * time.Second
+	dialTimeout  = 10 * time.Second // one address; a lost SYN is sent again after 1, 3 and 7 seconds
+	dialPatience = 25 * time.Second // no further try after that
+
+	// RFC 5321, 4.5.3.2.1 says five minutes. A server that has not said a word
+	// by now waits for us to speak first, as TLS has it.
+	greetTimeout = 30 * time.Second
+
 	blockTimeout = 3 * time.Minute // 4.5.3.2.5: each block of the message
 	quitTimeout  = 2 * time.Second // nothing depends on the reply to QUIT
 	drainTimeout = 5 * time.Second // for what a server said before it stopped reading
@@ -72,6 +78,8 @@ func (d *Dialer) timeout(c command) time.Duration {
 		return d.Timeout
 	}
 	switch c {
+	case cmdConnect:
+		return greetTimeout
 	case cmdDATA:
 		return 2 * time.Minute
 	case cmdEnd:

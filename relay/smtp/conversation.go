@@ -5,7 +5,7 @@ import (
 	"unicode/utf8"
 )
 
-const spoken = 50 // characters of a command that the seed logs
+const spoken = 50 // characters of a command that are logged, as in Mail::Bulkmail
 
 // said logs the commands in b, the first 50 characters of each. Neither what
 // belongs to AUTH nor a message ever comes here.

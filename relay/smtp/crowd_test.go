@@ -84,7 +84,7 @@ func fill(t *testing.T, s *Session) (said, accepted int) {
 	if n := s.MaxRecipients(); n > 0 {
 		said = min(said, n)
 	}
-	e := &Envelope{From: "a@example.com", Message: mustMessage(t, "Subject: t\r\n\r\nhi\r\n")}
+	e := &Envelope{From: "a@example.com", Message: Guarded(mustMessage(t, "Subject: t\r\n\r\nhi\r\n"), nil)}
 	for i := range said {
 		e.Recipients = append(e.Recipients, envelope.To(fmt.Sprintf("r%d@example.net", i))...)
 	}

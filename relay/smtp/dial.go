@@ -32,7 +32,7 @@ func (d *Dialer) Dial(ctx context.Context) (*Session, error) {
 		return nil, &Error{Unwell: true, Loud: true, Err: err}
 	}
 	s, e := d.open(ctx, credentials, d.TLS)
-	if e != nil && errors.Is(e, errHandshake) && d.TLS == Opportunistic && !d.TLSVerify &&
+	if e != nil && errors.Is(e, errHandshake) && d.TLS == Opportunistic && !d.verified() &&
 		(credentials.none() || d.AuthInClear) {
 		// What "may" means: a server whose TLS is broken is one without.
 		d.logger().Warn("tls does not work, going on in the clear", "addr", d.Addr, "error", e.Err)
@@ -79,7 +79,11 @@ func (d *Dialer) connect(ctx context.Context, mode TLSMode) (*Session, *Error) {
 		return nil, d.unreachable(ctx, err)
 	}
 	var last *Error
+	first := time.Now()
 	for i := range d.Tries {
+		if i > 0 && time.Since(first) > dialPatience {
+			break
+		}
 		began := d.clock()
 		conn, err := d.dial(ctx, addrs[i%len(addrs)])
 		if err != nil {
@@ -150,7 +154,7 @@ func (d *Dialer) unreachable(ctx context.Context, err error) *Error {
 	case errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE), errors.Is(err, syscall.ENOBUFS):
 		e.MBS, e.Loud = "MBS002", true
 	case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, context.DeadlineExceeded):
-		e.MBS = "MBS015"
+		e.MBS, e.Err = "MBS015", &explained{"no answer: check host and port, or whether a firewall drops what we send", err}
 	case errors.Is(err, syscall.ECONNRESET):
 		e.MBS = "MBS004" // it was there
 	}
@@ -170,6 +174,8 @@ func (s *Session) greeted(ctx context.Context, mode TLSMode) *Error {
 		e := gone(cmdConnect, err)
 		e.Unwell = true
 		switch {
+		case e.MBS == "MBS014" && mode != Implicit:
+			e.MBS, e.Err = "MBS015", &explained{"connected, but no greeting in time: does this port speak TLS from the first byte (smtps)?", err}
 		case e.MBS == "MBS014":
 			e.MBS = "MBS015"
 		case errors.Is(err, io.EOF), errors.Is(err, syscall.ECONNRESET):

@@ -89,7 +89,7 @@ func readDialogue(file string) (*dialogue, error) {
 			if err != nil {
 				return nil, fail("%v", err)
 			}
-			d.wires[string(e.Message.Wire())] = true
+			d.wires[string(e.Message.content.Wire())] = true
 			d.envelopes = append(d.envelopes, e)
 		case "C", "S", "S raw", "server":
 			last := len(d.scripts) - 1
@@ -152,13 +152,13 @@ func readEnvelope(text string) (*Envelope, error) {
 		case "orcpt":
 			e.DSN.OriginalRecipient = true
 		case "stopped":
-			e.BeforeEnd = func(context.Context) error { return errors.New("the campaign is paused") }
+			e.Message.guard = func(context.Context) error { return errors.New("the campaign is paused") }
 		default:
 			return nil, fmt.Errorf("envelope: what is %q?", field)
 		}
 	}
 	var err error
-	e.Message, err = envelope.NewMessage(message)
+	e.Message.content, err = envelope.NewMessage(message)
 	return e, err
 }
 
@@ -214,7 +214,7 @@ func indent(s string) string { return "\t= " + strings.ReplaceAll(s, "\n", "\n\t
 // converse is the client's side; it tells what happened in the words of the
 // dialogue files.
 func (d *dialogue) converse(t *testing.T, addr string) string {
-	dialer := &Dialer{Addr: addr, Domain: "client.test", Tries: 1, TLS: NoTLS, Overlap: OverlapOff, Timeout: 10 * time.Second}
+	dialer := &Dialer{Addr: addr, Domain: "client.test", Tries: 1, TLS: NoTLS, TLSVerify: VerifyNever, Overlap: OverlapOff, Timeout: 10 * time.Second}
 	var said []string
 	if err := d.configure(dialer, &said); err != nil {
 		t.Fatal(err)
@@ -260,7 +260,7 @@ func (d *dialogue) configure(dialer *Dialer, said *[]string) error {
 		case "tls":
 			dialer.TLS = map[string]TLSMode{"none": NoTLS, "opportunistic": Opportunistic, "required": Required, "implicit": Implicit}[v]
 		case "verify":
-			dialer.TLSVerify = true
+			dialer.TLSVerify = VerifyAlways
 		case "overlap":
 			dialer.Overlap = map[string]Overlap{"on": OverlapOn, "off": OverlapOff, "auto": OverlapAuto}[v]
 		case "talk_attempts":
@@ -290,7 +290,7 @@ func (d *dialogue) configure(dialer *Dialer, said *[]string) error {
 	return nil
 }
 
-// mbsLog keeps the seed's codes of what is logged and is no error.
+// mbsLog keeps Mail::Bulkmail's codes of what is logged and is no error.
 type mbsLog struct {
 	slog.Handler
 	said *[]string

@@ -13,16 +13,17 @@ import (
 
 // Error is what went wrong with a session or a server as a whole.
 type Error struct {
-	MBS        string        // the seed's code, "MBS003"; empty where it had none
+	MBS        string        // Mail::Bulkmail's code, "MBS003"; empty where it has none
 	Command    string        // what was being said: CONNECT, EHLO, MAIL, ..., END; empty before that
 	Reply      *Reply        // what the server said, if it did
+	To         string        // the recipient whose RCPT it was said to; empty: it was said to something else, or to several
 	Unwell     bool          // the server should be left alone for a while (parked); otherwise the session alone is dead
 	Loud       bool          // an operator must act: credentials, TLS, configuration
 	RetryAfter time.Duration // the server's hint; 0: none
 	Err        error         // the cause underneath, if any
 }
 
-// Error is one line, the seed's code last.
+// Error is one line, Mail::Bulkmail's code last.
 func (e *Error) Error() string {
 	var b strings.Builder
 	if e.Command != "" {

@@ -61,9 +61,9 @@ func (s *Session) prepare(t *transaction, e *Envelope) bool {
 	} else {
 		e.Results = make([]Result, len(e.Recipients))
 	}
-	if r := s.refuseEnvelope(e, t); r != nil {
+	if r, blame := s.refuseEnvelope(e, t); r != nil {
 		for i := range e.Results {
-			e.Results[i] = Result{Rejected, r}
+			e.Results[i] = Result{Rejected, blame, r}
 		}
 		t.end = 0
 		return false
@@ -80,36 +80,37 @@ func (s *Session) prepare(t *transaction, e *Envelope) bool {
 		ok, ascii := sayable(to)
 		switch {
 		case !ok || to == "":
-			e.Results[i] = Result{Rejected, badRecipient()}
+			e.Results[i] = Result{Rejected, BlameRecipient, badRecipient()}
 			t.said--
 		case ascii:
 		case s.caps.SMTPUTF8:
 			t.utf8 = true
 		default:
-			e.Results[i] = Result{Rejected, needsUTF8To()}
+			e.Results[i] = Result{Rejected, BlameRelay, needsUTF8To()}
 			t.said--
 		}
 	}
 	return t.said > 0
 }
 
-// refuseEnvelope says what is wrong with e whoever its recipients are.
-func (s *Session) refuseEnvelope(e *Envelope, t *transaction) *Reply {
+// refuseEnvelope says what is wrong with e whoever its recipients are: nobody
+// can send it, or this server does not offer what it needs.
+func (s *Session) refuseEnvelope(e *Envelope, t *transaction) (*Reply, Blame) {
 	ok, ascii := sayable(e.From)
 	t.utf8 = !ascii || e.Message.UTF8()
 	switch {
 	case !ok:
-		return badSender()
+		return badSender(), BlameEnvelope
 	case !e.DSN.valid():
-		return badDSN()
+		return badDSN(), BlameEnvelope
 	case s.caps.Size > 0 && e.Message.Size() > s.caps.Size:
-		return tooLarge(e.Message.Size(), s.caps.Size)
+		return tooLarge(e.Message.Size(), s.caps.Size), BlameRelay
 	case t.utf8 && !s.caps.SMTPUTF8:
-		return needsUTF8()
+		return needsUTF8(), BlameRelay
 	case e.Message.EightBit() && !s.caps.EightBitMIME:
-		return needs8Bit()
+		return needs8Bit(), BlameRelay
 	}
-	return nil
+	return nil, 0
 }
 
 // sayable tells whether a path can stand between angle brackets without

@@ -59,7 +59,7 @@ func TestAServerWithNagleDoesNotStallUs(t *testing.T) {
 			}
 			envelopes := make([]*Envelope, 50)
 			for i := range envelopes {
-				envelopes[i] = &Envelope{From: "news@example.com", Recipients: envelope.To(to...), Message: message}
+				envelopes[i] = &Envelope{From: "news@example.com", Recipients: envelope.To(to...), Message: Guarded(message, nil)}
 			}
 			stalled := 0
 			for i, e := range envelopes {

@@ -91,9 +91,9 @@ func TestSendInsistsOnTheEnvelopeThatWasPromised(t *testing.T) {
 		t.Fatal(err)
 	}
 	message := mustMessage(t, "Subject: x\n\ny\n")
-	first := &Envelope{From: "a@example.com", Recipients: envelope.To("b@example.net"), Message: message}
-	promised := &Envelope{From: "c@example.com", Recipients: envelope.To("d@example.net"), Message: message}
-	other := &Envelope{From: "e@example.com", Recipients: envelope.To("f@example.net"), Message: message}
+	first := &Envelope{From: "a@example.com", Recipients: envelope.To("b@example.net"), Message: Guarded(message, nil)}
+	promised := &Envelope{From: "c@example.com", Recipients: envelope.To("d@example.net"), Message: Guarded(message, nil)}
+	other := &Envelope{From: "e@example.com", Recipients: envelope.To("f@example.net"), Message: Guarded(message, nil)}
 	if err := s.Send(t.Context(), first, func() *Envelope { return promised }); err != nil {
 		t.Fatal(err)
 	}

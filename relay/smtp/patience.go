@@ -19,7 +19,8 @@ func (s *Session) stepByStep(t *transaction) (ready bool, err *Error) {
 		return false, err
 	}
 	if !a.positive() {
-		return false, s.refusedMAIL(t, a)
+		_, err = s.refusedMAIL(t, a)
+		return false, err
 	}
 	for i := range t.end {
 		if !t.left(i) {

@@ -139,7 +139,7 @@ func mixedEnvelopes(t testing.TB, n, most int) []*Envelope {
 	message := mustMessage(t, "From: news@example.com\nSubject: news\n\nHello.\n.dot\n"+strings.Repeat("0123456789abcdef\n", 200))
 	envelopes := make([]*Envelope, n)
 	for i := range envelopes {
-		e := &Envelope{From: fmt.Sprintf("news+%d@example.com", i), Message: message}
+		e := &Envelope{From: fmt.Sprintf("news+%d@example.com", i), Message: Guarded(message, nil)}
 		for r := range 1 + i%most {
 			kind := "ok"
 			switch (i + 3*r) % 11 {

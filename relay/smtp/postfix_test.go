@@ -142,12 +142,12 @@ func TestPostfix(t *testing.T) {
 	}{
 		{"pipelined", &Dialer{TLS: NoTLS, Overlap: OverlapOff}},
 		{"overlapped", &Dialer{TLS: NoTLS, Overlap: OverlapOn}},
-		{"auto, TLS verified", &Dialer{TLS: Required, TLSVerify: true, TLSCA: cert}},
+		{"auto, TLS verified", &Dialer{TLS: Required, TLSCA: cert}},
 		{"talk_attempts=2", &Dialer{TLS: NoTLS, TalkAttempts: 2}},
-		{"PLAIN", &Dialer{TLS: Required, User: "ann@mx.test", Password: "secret", Auth: "PLAIN"}},
-		{"LOGIN", &Dialer{TLS: Required, User: "ann@mx.test", Password: "secret", Auth: "LOGIN"}},
-		{"CRAM-MD5", &Dialer{TLS: Required, User: "ann@mx.test", Password: "secret", Auth: "CRAM-MD5"}},
-		{"SCRAM-SHA-256", &Dialer{TLS: Required, User: "ann@mx.test", Password: "secret", Auth: "SCRAM-SHA-256"}},
+		{"PLAIN", &Dialer{TLS: Required, TLSCA: cert, User: "ann@mx.test", Password: "secret", Auth: "PLAIN"}},
+		{"LOGIN", &Dialer{TLS: Required, TLSCA: cert, User: "ann@mx.test", Password: "secret", Auth: "LOGIN"}},
+		{"CRAM-MD5", &Dialer{TLS: Required, TLSCA: cert, User: "ann@mx.test", Password: "secret", Auth: "CRAM-MD5"}},
+		{"SCRAM-SHA-256", &Dialer{TLS: Required, TLSCA: cert, User: "ann@mx.test", Password: "secret", Auth: "SCRAM-SHA-256"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			d := c.dialer

@@ -186,7 +186,7 @@ func TestWhateverAServerDoes(t *testing.T) {
 			TalkAttempts: rapid.IntRange(0, 3).Draw(rt, "talk_attempts")}
 		var envelopes []*Envelope
 		for i := range rapid.IntRange(1, 4).Draw(rt, "envelopes") {
-			e := &Envelope{From: fmt.Sprintf("sender%d@example.com", i), Message: message}
+			e := &Envelope{From: fmt.Sprintf("sender%d@example.com", i), Message: Guarded(message, nil)}
 			for r := range rapid.IntRange(1, 5).Draw(rt, "recipients") {
 				e.Recipients = append(e.Recipients, envelope.To(fmt.Sprintf("e%dr%d@example.net", i, r))...)
 			}

@@ -2,6 +2,7 @@ package smtp
 
 import (
 	"context"
+	"errors"
 	"time"
 )
 
@@ -39,18 +40,24 @@ func (s *Session) Send(ctx context.Context, e *Envelope, next func() *Envelope) 
 	if n := s.caps.MaxMessages; n > 0 && s.sent >= n {
 		s.dead = true
 	}
+	s.stray()
 	t.e = nil
 	switch {
 	case err == nil:
 		return nil
 	case err.Reply == nil && s.stop.Load():
 		return &Error{Command: err.Command, Err: context.Cause(ctx)}
-	case s.judged == 0 && !t.withdrawn:
+	case s.judged == 0 && !isWithdrawn(err):
 		// A server that has not settled a single recipient on this
 		// connection would fare no better on the next one.
 		err.Unwell = true
 	}
 	return err
+}
+
+func isWithdrawn(e *Error) bool {
+	_, ok := errors.AsType[*withdrawn](e.Err)
+	return ok
 }
 
 // take makes e the transaction t: the one that was promised, or a new one.
@@ -101,38 +108,50 @@ func (s *Session) transact(ctx context.Context, t *transaction, next func() *Env
 		s.kill()
 		err = t.failure
 	}
+	if t.login != nil && !t.any && err == nil {
+		// Nobody was taken: it is we who should have logged in.
+		t.reopenBlamed()
+		s.kill()
+		err = t.login
+	}
 	return err
 }
 
 // deliver writes the message and reads what becomes of it.
 func (s *Session) deliver(ctx context.Context, t *transaction, next func() *Envelope) *Error {
-	if t.e.BeforeEnd != nil {
-		if err := t.e.BeforeEnd(ctx); err != nil {
-			// Only a connection that breaks keeps a server from
-			// taking what it has got so far.
-			s.kill()
-			t.withdrawn = true
-			return &Error{Command: cmdDATA.String(), Err: err}
-		}
+	content, err := t.e.Message.Open(ctx)
+	if err != nil {
+		// Only a connection that breaks keeps a server from taking what
+		// it has got so far.
+		s.kill()
+		return &Error{Command: cmdDATA.String(), Err: &withdrawn{err}}
 	}
+	s.gate = s.gateFor(ctx, t.e.Message)
+	defer func() { s.out.join(); s.gate = nil }()
 	began := s.d.clock()
-	message := t.e.Message.Wire()
+	message := content.Wire()
 	s.out.begin()
 	s.out.buf = append(s.out.buf, ".\r\n"...)
 	if t.failure == nil {
 		s.lookAhead(next)
 	}
 	s.said(s.out.buf)
-	_ = s.writeMessage(message, s.out.buf) // its error shows when the reply is read
 	ended := int64(len(message) + len(".\r\n"))
-	var err *Error
-	if s.d.LMTP {
-		err = s.readEnds(t, ended)
-	} else {
-		err = s.readEnd(t, ended)
+	if no, ok := errors.AsType[*withdrawn](s.writeMessage(message, s.out.buf)); ok { // another error shows when the reply is read
+		if s.out.n.Load() < ended {
+			s.kill()
+			return &Error{Command: cmdDATA.String(), Err: no}
+		}
+		s.dead = true // what follows has not left as a whole
 	}
-	s.d.took(PhaseMessage, began, err)
-	return err
+	var failed *Error
+	if s.d.LMTP {
+		failed = s.readEnds(t, ended)
+	} else {
+		failed = s.readEnd(t, ended)
+	}
+	s.d.took(PhaseMessage, began, failed)
+	return failed
 }
 
 // readEnd reads the reply to the lone dot, which holds for all recipients
@@ -143,8 +162,9 @@ func (s *Session) readEnd(t *transaction, ended int64) *Error {
 		return s.lostEnd(t, ended, err)
 	}
 	early := s.early(ended)
+	stray := s.stray()
 	if a.positive() && !early {
-		t.judge(Accepted, a.reply(cmdEnd))
+		t.judge(Accepted, 0, a.reply(cmdEnd))
 		s.completed(t)
 		return nil
 	}
@@ -153,23 +173,37 @@ func (s *Session) readEnd(t *transaction, ended int64) *Error {
 		return s.brokenOff(t, r)
 	}
 	v := classify(cmdEnd, r, circumstances{overlapped: s.waiting && s.ahead.begun})
+	if stray {
+		v = verdict{meaning: unknowable}
+	}
 	switch v.meaning {
 	case envelopeDeferred:
-		t.judge(Deferred, r)
+		t.judge(Deferred, v.blame, r)
 		s.completed(t)
 		return nil
 	case envelopeRejected:
-		t.judge(Rejected, r)
+		t.judge(Rejected, v.blame, r)
 		s.completed(t)
 		return nil
 	case unknowable:
-		t.judge(InDoubt, r)
+		t.judge(InDoubt, 0, r)
 	case outOfStep:
 		if s.waiting && s.ahead.begun {
 			s.d.learnt.refuse()
 		}
 	}
 	return s.refuse(v, r)
+}
+
+// stray ends a session whose server has said more than it was asked: the next
+// transaction would take it for its own. Of a refusal nobody knows then what it
+// refuses.
+func (s *Session) stray() bool {
+	if s.waiting && s.ahead.begun || !s.in.buffered() {
+		return false
+	}
+	s.dead = true
+	return true
 }
 
 // readEnds reads a reply for each recipient, in the order in which the server
@@ -188,26 +222,38 @@ func (s *Session) readEnds(t *transaction, ended int64) *Error {
 		t.taken--
 		switch v := classify(cmdEnd, r, circumstances{}); v.meaning {
 		case goOn:
-			*result = Result{Accepted, r}
+			*result = Result{Status: Accepted, Reply: r}
 		case envelopeDeferred:
-			*result = Result{Deferred, r}
+			*result = Result{Deferred, v.ofOne(), r}
 		case envelopeRejected:
-			*result = Result{Rejected, r}
+			*result = Result{Rejected, v.ofOne(), r}
 		case unknowable:
-			*result = Result{InDoubt, r}
-			t.judge(InDoubt, lostAtEnd())
+			*result = Result{Status: InDoubt, Reply: r}
+			t.judge(InDoubt, 0, lostAtEnd())
 			return s.refuse(v, r)
 		default:
 			*result = Result{}
+			e := s.complaint(v, r)
+			e.To = t.e.Recipients[i].Mailbox
 			if r.Code == 421 {
-				t.judge(InDoubt, lostAtEnd())
-				return s.refuse(v, r)
+				t.judge(InDoubt, 0, lostAtEnd())
+				s.kill()
+				return e
 			}
-			t.fail(s.complaint(v, r))
+			t.fail(e)
 		}
 	}
+	s.stray()
 	s.completed(t)
 	return nil
+}
+
+// ofOne is the blame of a reply that is for one recipient alone (RFC 2033, 4.2).
+func (v verdict) ofOne() Blame {
+	if v.blame == BlameEnvelope {
+		return BlameRecipient
+	}
+	return v.blame
 }
 
 // early tells whether the server answered before it had the whole message.
@@ -226,11 +272,11 @@ func (s *Session) brokenOff(t *transaction, r *Reply) *Error {
 	v := classify(cmdEnd, r, circumstances{})
 	switch v.meaning {
 	case envelopeDeferred:
-		t.judge(Deferred, r)
+		t.judge(Deferred, v.blame, r)
 	case envelopeRejected:
-		t.judge(Rejected, r)
+		t.judge(Rejected, v.blame, r)
 	case goOn, unknowable:
-		t.judge(InDoubt, r)
+		t.judge(InDoubt, 0, r)
 		return s.refuse(v, r)
 	default:
 		return s.refuse(v, r)
@@ -244,7 +290,7 @@ func (s *Session) brokenOff(t *transaction, r *Reply) *Error {
 func (s *Session) lostEnd(t *transaction, ended int64, err error) *Error {
 	e := s.lost(cmdEnd, err)
 	if s.out.n.Load() >= ended {
-		t.judge(InDoubt, lostAtEnd())
+		t.judge(InDoubt, 0, lostAtEnd())
 	}
 	return e
 }

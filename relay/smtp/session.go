@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net"
 	"sync/atomic"
+	"syscall"
 	"time"
 )
 
@@ -13,9 +14,11 @@ import (
 // it.
 type Session struct {
 	d      *Dialer
-	raw    net.Conn     // the connection itself
-	conn   net.Conn     // the same, or TLS on it
-	tcp    *net.TCPConn // nil under TLS and on other connections: no writev there
+	raw    net.Conn        // the connection itself
+	conn   net.Conn        // the same, or TLS on it
+	tcp    *net.TCPConn    // nil under TLS and on other connections: no writev there
+	socket syscall.RawConn // of raw; nil where it is no socket
+	gate   *gate           // of the message that leaves; nil: it has no guard
 	in     replyReader
 	out    writer
 	caps   Capabilities
@@ -43,6 +46,9 @@ type Session struct {
 func (d *Dialer) newSession(conn net.Conn) *Session {
 	s := &Session{d: d, raw: conn}
 	s.abortFn = s.abort
+	if tcp, ok := conn.(*net.TCPConn); ok {
+		s.socket = socketOf(tcp)
+	}
 	s.in = replyReader{buf: make([]byte, readBuffer), stopped: s.stop.Load}
 	d.learnt.count(1)
 	if d.Conversation != nil {
@@ -100,6 +106,9 @@ func (s *Session) lost(c command, err error) *Error {
 		w = s.out.err
 	}
 	s.kill()
+	if no, ok := errors.AsType[*withdrawn](w); ok {
+		return &Error{Command: cmdDATA.String(), Err: no}
+	}
 	if w != nil && !errors.Is(err, errNoReply) {
 		e := gone(c, w)
 		if e.MBS == "MBS009" {

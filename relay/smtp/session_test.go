@@ -110,7 +110,7 @@ func TestCancellingTheContextReturnsAtOnce(t *testing.T) {
 			var canceled time.Time
 			var wg sync.WaitGroup
 			wg.Go(func() { <-reached; canceled = time.Now(); cancel() })
-			e := &Envelope{From: "a@example.com", Recipients: envelope.To("b@example.net"), Message: mustMessage(t, "Subject: x\n\ny\n")}
+			e := &Envelope{From: "a@example.com", Recipients: envelope.To("b@example.net"), Message: Guarded(mustMessage(t, "Subject: x\n\ny\n"), nil)}
 			s, err := plainDialer(addr).Dial(ctx) // no reply may take 5 minutes
 			if err == nil {
 				err = s.Send(ctx, e, nil)
@@ -151,7 +151,7 @@ func TestAContextThatIsOverSendsNothing(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	e := &Envelope{From: "a@example.com", Recipients: envelope.To("b@example.net"), Message: mustMessage(t, "Subject: x\n\ny\n")}
+	e := &Envelope{From: "a@example.com", Recipients: envelope.To("b@example.net"), Message: Guarded(mustMessage(t, "Subject: x\n\ny\n"), nil)}
 	if err := s.Send(ctx, e, nil); !errors.Is(err, context.Canceled) || e.Results[0].Status != NotAttempted {
 		t.Errorf("%v, %+v", err, e.Results)
 	}
@@ -199,7 +199,7 @@ func TestAGroupLargerThanTheWindowDoesNotBlock(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	e := &Envelope{From: "a@example.com", Message: mustMessage(t, "Subject: x\n\ny\n")}
+	e := &Envelope{From: "a@example.com", Message: Guarded(mustMessage(t, "Subject: x\n\ny\n"), nil)}
 	for i := range recipients {
 		e.Recipients = append(e.Recipients, envelope.To(fmt.Sprintf("somebody-or-other-%05d@example.net", i))...)
 	}
@@ -226,7 +226,7 @@ func TestASilentServerCostsOneDeadline(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			e := &Envelope{From: "a@example.com", Recipients: envelope.To("b@example.net", "c@example.net"), Message: mustMessage(t, "Subject: x\n\ny\n")}
+			e := &Envelope{From: "a@example.com", Recipients: envelope.To("b@example.net", "c@example.net"), Message: Guarded(mustMessage(t, "Subject: x\n\ny\n"), nil)}
 			start := time.Now()
 			err = s.Send(t.Context(), e, nil)
 			if took := time.Since(start); took < d.Timeout || took > 2*d.Timeout {
@@ -251,7 +251,7 @@ func TestAServerGoneWhileIdleIsNotUnwell(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	e := &Envelope{From: "a@example.com", Recipients: envelope.To("b@example.net"), Message: mustMessage(t, "Subject: x\n\ny\n")}
+	e := &Envelope{From: "a@example.com", Recipients: envelope.To("b@example.net"), Message: Guarded(mustMessage(t, "Subject: x\n\ny\n"), nil)}
 	if err := s.Send(t.Context(), e, nil); err != nil {
 		t.Fatal(err)
 	}
@@ -285,8 +285,11 @@ func (c *canned) Read(p []byte) (int, error) {
 	if len(c.rest) == 0 {
 		c.rest = c.tape
 	}
-	n := copy(p, c.rest)
-	c.rest = c.rest[n:]
+	end := bytes.IndexByte(c.rest, '@') // nothing is answered before it is asked
+	n := copy(p, c.rest[:end])
+	if c.rest = c.rest[n:]; n == end {
+		c.rest = c.rest[1:]
+	}
 	return n, nil
 }
 
@@ -300,7 +303,7 @@ func TestARecipientCostsNoAllocation(t *testing.T) {
 	allocations := func(recipients int) float64 {
 		conn := &canned{
 			greeting: []byte("220 mx\r\n@250-mx\r\n250-PIPELINING\r\n250 SIZE\r\n@"),
-			tape:     []byte("250 2.1.0 ok\r\n" + strings.Repeat("250 2.1.5 ok\r\n", recipients) + "354 go on\r\n250 2.0.0 queued\r\n"),
+			tape:     []byte("250 2.1.0 ok\r\n" + strings.Repeat("250 2.1.5 ok\r\n", recipients) + "354 go on\r\n@250 2.0.0 queued\r\n@"),
 		}
 		d := plainDialer("mx.test:25")
 		d.NetDial = func(context.Context, string, string) (net.Conn, error) { return conn, nil }
@@ -308,7 +311,7 @@ func TestARecipientCostsNoAllocation(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		e := &Envelope{From: "news@example.com", Message: mustMessage(t, "Subject: x\n\ny\n")}
+		e := &Envelope{From: "news@example.com", Message: Guarded(mustMessage(t, "Subject: x\n\ny\n"), nil)}
 		for i := range recipients {
 			e.Recipients = append(e.Recipients, envelope.To(fmt.Sprintf("r%d@example.net", i))...)
 		}

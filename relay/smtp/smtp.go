@@ -6,7 +6,7 @@
 //  1. [Dialer.Dial] connects, reads the greeting, says EHLO (HELO where that is
 //     refused), starts TLS and authenticates as configured.
 //  2. [Session.Send] sends one envelope and leaves one [Result] per recipient
-//     in it. It may be handed the next envelope while the first is ending, so
+//     in it. It opens the [Message] once the server has asked for it. It may be handed the next envelope while the first is ending, so
 //     that both travel in one group (RFC 2920).
 //  3. [Session.Usable] tells whether the session can take another envelope.
 //  4. [Session.Close] says QUIT.
@@ -37,27 +37,18 @@
 //	MBS017  Tries is missing
 //	MBS018  the session is closed
 //
-// STARTTLS, TLS and AUTH came after the seed: their errors have no such code.
+// STARTTLS, TLS and AUTH are younger than that module: their errors have no
+// such code.
 package smtp
 
-import (
-	"context"
-
-	"bulkmail/envelope"
-)
+import "bulkmail/envelope"
 
 // An Envelope is one transaction: one sender, one message, recipients.
 type Envelope struct {
 	From       string               // reverse-path without brackets; empty for the null sender
 	Recipients []envelope.Recipient // their Mailbox is the forward-path without brackets
-	Message    *envelope.Message
+	Message    Message
 	DSN        DSN
-
-	// BeforeEnd, if not nil, is called once the server has asked for the
-	// message (354) and before the last byte of it leaves. An error keeps the
-	// message from being sent: the session closes the connection without
-	// ending the data, and no recipient was attempted.
-	BeforeEnd func(context.Context) error
 
 	// Results has the length of Recipients; Send overwrites it.
 	Results []Result
@@ -78,6 +69,7 @@ const (
 // share it.
 type Result struct {
 	Status Status
+	Blame  Blame  // whom a refusal blames
 	Reply  *Reply // nil when NotAttempted
 }
 

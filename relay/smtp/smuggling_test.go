@@ -56,7 +56,7 @@ func TestNoMessageSmuggles(t *testing.T) {
 		var want [][sha256.Size]byte
 		for _, body := range bodies {
 			raw := "Subject: x\n\n" + body
-			envelopes = append(envelopes, &Envelope{From: "news@example.com", Recipients: envelope.To("ann@example.net"), Message: mustMessage(t, raw)})
+			envelopes = append(envelopes, &Envelope{From: "news@example.com", Recipients: envelope.To("ann@example.net"), Message: Guarded(mustMessage(t, raw), nil)})
 			want = append(want, sha256.Sum256([]byte(normal(raw))))
 		}
 		for i, e := range envelopes {

@@ -36,7 +36,7 @@ func (d *Dialer) tlsConfig() (*tls.Config, error) {
 	config := &tls.Config{
 		MinVersion:         tls.VersionTLS12,
 		ServerName:         host,
-		InsecureSkipVerify: !d.TLSVerify, //nolint:gosec // by name only
+		InsecureSkipVerify: !d.verified(), //nolint:gosec // by name only
 		ClientSessionCache: tls.NewLRUClientSessionCache(0),
 		// Small first records are for pages that render; a message is
 		// wanted whole.
@@ -95,7 +95,11 @@ func (s *Session) startTLS(ctx context.Context, mode TLSMode) *Error {
 
 func (s *Session) encrypt(ctx context.Context) *Error {
 	began := s.d.clock()
-	conn := tls.Client(s.raw, s.d.tls.config)
+	beneath := s.raw
+	if s.socket != nil {
+		beneath = &gatedConn{s.raw, s}
+	}
+	conn := tls.Client(beneath, s.d.tls.config)
 	ctx, cancel := context.WithTimeout(ctx, s.d.timeout(cmdStartTLS))
 	defer cancel()
 	if err := conn.HandshakeContext(ctx); err != nil {

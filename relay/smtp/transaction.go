@@ -1,6 +1,12 @@
 package smtp
 
-import "strconv"
+import (
+	"slices"
+	"strconv"
+	"strings"
+
+	"bulkmail/envelope"
+)
 
 // taken is the status of a recipient whose RCPT the server accepted. It lives
 // within a transaction only: settle replaces it on every way out.
@@ -9,9 +15,10 @@ const taken Status = 0xff
 // A transaction is an envelope on its way.
 type transaction struct {
 	e     *Envelope
-	end   int // recipients beyond this wait for the next envelope (RFC 9422)
-	said  int // recipients before end that are said: all but those we refuse ourselves
-	taken int // those the server took
+	end   int  // recipients beyond this wait for the next envelope (RFC 9422)
+	said  int  // recipients before end that are said: all but those we refuse ourselves
+	taken int  // those the server took and that have no verdict yet
+	any   bool // the server took one at least
 	lmtp  bool
 	order []int // under LMTP those taken as the server took them, which is how it will answer
 	utf8  bool  // SMTPUTF8 is needed
@@ -20,18 +27,19 @@ type transaction struct {
 	begun      bool // the group with MAIL, RCPT and DATA has left
 	overlapped bool // it left with the end of the message before
 	followed   bool // it was waiting when the one before ended
-	withdrawn  bool // BeforeEnd said no
 
 	tooMany int    // recipients refused with 452 or 552 for being too many
 	roomFor int    // those taken before the first of them
 	told    bool   // one of them with 4.5.3
 	failure *Error // a reply to RCPT that says more about the server than about the recipient
+	login   *Error // a reply to RCPT that wants us to log in
 }
 
 // accept marks recipient i as taken.
 func (t *transaction) accept(i int) {
 	t.e.Results[i] = Result{Status: taken}
 	t.taken++
+	t.any = true
 	if t.lmtp {
 		t.order = append(t.order, i)
 	}
@@ -41,23 +49,23 @@ func (t *transaction) accept(i int) {
 func (t *transaction) left(i int) bool { return t.e.Results[i].Reply == nil }
 
 // judge gives the taken recipients a verdict.
-func (t *transaction) judge(status Status, r *Reply) {
+func (t *transaction) judge(status Status, blame Blame, r *Reply) {
 	if t.taken == 0 {
 		return
 	}
 	for i := range t.e.Results {
 		if t.e.Results[i].Status == taken {
-			t.e.Results[i] = Result{status, r}
+			t.e.Results[i] = Result{status, blame, r}
 		}
 	}
 	t.taken = 0
 }
 
 // judgeAll gives a verdict to all recipients that were said.
-func (t *transaction) judgeAll(status Status, r *Reply) {
+func (t *transaction) judgeAll(status Status, blame Blame, r *Reply) {
 	for i := range t.end {
 		if t.left(i) {
-			t.e.Results[i] = Result{status, r}
+			t.e.Results[i] = Result{status, blame, r}
 		}
 	}
 	t.taken = 0
@@ -68,6 +76,60 @@ func (t *transaction) fail(e *Error) {
 	if t.failure == nil {
 		t.failure = e
 	}
+}
+
+// void takes back what was said of recipients where we and the server disagree on
+// which reply belongs to which RCPT. What names its recipient stands.
+func (t *transaction) void() {
+	for i := range t.end {
+		if r := t.e.Results[i].Reply; r == nil || !r.Local && !names(r, t.e.Recipients[i].Mailbox) {
+			t.e.Results[i] = Result{}
+		}
+	}
+	t.taken = 0
+}
+
+// shortOfReplies: a server that leaves us waiting may think that it has answered
+// all; then one of the replies that we have belongs to somebody else.
+func (t *transaction) shortOfReplies(e *Error) {
+	if e.MBS == "MBS014" {
+		t.void()
+	}
+}
+
+// names tells whether a reply speaks of a recipient by name.
+func names(r *Reply, to string) bool {
+	return len(r.Text) > len(to) && strings.Contains(strings.ToLower(r.Text), "<"+strings.ToLower(to)+">")
+}
+
+// speaksOf tells whether a reply names somebody of the envelope.
+func (t *transaction) speaksOf(r *Reply) bool {
+	return strings.IndexByte(r.Text, '<') >= 0 && slices.ContainsFunc(t.e.Recipients, func(to envelope.Recipient) bool { return names(r, to.Mailbox) })
+}
+
+// wantsLogin keeps that the server wants us to log in before it takes recipient
+// i. Whether that is so for everybody is known when all have been answered.
+func (t *transaction) wantsLogin(i int, e *Error) {
+	if t.login != nil {
+		t.login.To = ""
+		return
+	}
+	e.To = t.e.Recipients[i].Mailbox
+	t.login = e
+}
+
+// misplaced tells whether a refusal of recipient i names another one of the
+// envelope.
+func (t *transaction) misplaced(i int, r *Reply) bool {
+	open := strings.IndexByte(r.Text, '<')
+	if open < 0 {
+		return false
+	}
+	named, _, ok := strings.Cut(r.Text[open+1:], ">")
+	if !ok || strings.EqualFold(named, t.e.Recipients[i].Mailbox) {
+		return false
+	}
+	return slices.ContainsFunc(t.e.Recipients, func(to envelope.Recipient) bool { return strings.EqualFold(to.Mailbox, named) })
 }
 
 // first is the first recipient that is said.
@@ -89,8 +151,17 @@ func (t *transaction) reopen() {
 	}
 }
 
+// reopenBlamed takes back refusals that blame the relay.
+func (t *transaction) reopenBlamed() {
+	for i := range t.e.Results {
+		if r := &t.e.Results[i]; r.Blame == BlameRelay && r.Reply != nil && !r.Reply.Local {
+			*r = Result{}
+		}
+	}
+}
+
 // settle leaves nothing half-way behind.
-func (t *transaction) settle() { t.judge(NotAttempted, nil) }
+func (t *transaction) settle() { t.judge(NotAttempted, 0, nil) }
 
 // judged tells whether the server gave anybody a verdict.
 func (t *transaction) judged() bool {

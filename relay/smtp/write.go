@@ -1,6 +1,7 @@
 package smtp
 
 import (
+	"errors"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -106,6 +107,9 @@ func (s *Session) writeMessage(message, tail []byte) error {
 
 func (s *Session) writeTogether(message, tail []byte) (int64, error) {
 	w := &s.out
+	if s.tcp != nil && s.gate != nil && s.socket != nil {
+		return s.gate.write(s.socket, message, tail)
+	}
 	if s.tcp != nil {
 		w.parts = [2][]byte{message, tail}
 		w.vec = w.parts[:]
@@ -113,7 +117,8 @@ func (s *Session) writeTogether(message, tail []byte) (int64, error) {
 		w.parts = [2][]byte{}
 		return n, err
 	}
-	if len(message)+len(tail) <= joined {
+	gated := s.gate != nil && s.socket == nil // the gate is not beneath conn
+	if len(message)+len(tail) <= joined && !gated {
 		b := joinBuffers.Get().(*[]byte)
 		defer joinBuffers.Put(b)
 		*b = append(append((*b)[:0], message...), tail...)
@@ -121,6 +126,9 @@ func (s *Session) writeTogether(message, tail []byte) (int64, error) {
 		return int64(n), err
 	}
 	n, err := s.conn.Write(message)
+	if err == nil && gated {
+		err = s.gate.pass()
+	}
 	if err != nil {
 		return int64(n), err
 	}
@@ -145,6 +153,9 @@ func (s *Session) writeBeside(parts ...[]byte) {
 		if s.out.err != nil {
 			patience = min(patience, drainTimeout)
 		}
+		if _, ok := errors.AsType[*withdrawn](s.out.err); ok {
+			patience = 0 // nothing that the server says matters any more
+		}
 		_ = s.conn.SetReadDeadline(time.Now().Add(patience))
 		if s.stop.Load() {
 			s.abort()
@@ -160,14 +171,28 @@ func (s *Session) writeBlocks(parts [][]byte) error {
 			if err := s.armWrite(); err != nil {
 				return err
 			}
-			n, err := s.conn.Write(chunk)
-			s.out.n.Add(int64(n))
+			n, err := s.writeBlock(chunk)
+			s.out.n.Add(n)
 			if err != nil {
 				return err
 			}
 		}
 	}
 	return nil
+}
+
+func (s *Session) writeBlock(chunk []byte) (int64, error) {
+	switch {
+	case s.gate == nil:
+	case s.tcp != nil && s.socket != nil:
+		return s.gate.write(s.socket, chunk, nil)
+	case s.socket == nil:
+		if err := s.gate.pass(); err != nil {
+			return 0, err
+		}
+	}
+	n, err := s.conn.Write(chunk)
+	return int64(n), err
 }
 
 func (s *Session) armWrite() error {

@@ -40,7 +40,7 @@ func (f *feed) Cut(g relay.Grant) *relay.Envelope {
 	}
 	n := min(g.Messages, len(f.recipients))
 	f.left--
-	return &relay.Envelope{Envelope: smtp.Envelope{From: "a@example.com", Recipients: f.recipients[:n], Message: f.message, Results: make([]smtp.Result, n)}}
+	return &relay.Envelope{Envelope: smtp.Envelope{From: "a@example.com", Recipients: f.recipients[:n], Message: smtp.Guarded(f.message, nil), Results: make([]smtp.Result, n)}}
 }
 
 func (f *feed) Settle(*relay.Envelope, string, error) {

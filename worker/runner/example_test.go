@@ -70,13 +70,12 @@ type delivery struct{}
 // Send takes an envelope, and says what became of each recipient.
 func (*delivery) Send(ctx context.Context, e *smtp.Envelope, _ func() *smtp.Envelope) error {
 	e.Results = make([]smtp.Result, len(e.Recipients))
-	if e.BeforeEnd != nil { // the worker may have lost the batch
-		if err := e.BeforeEnd(ctx); err != nil {
-			return err
-		}
+	message, err := e.Message.Open(ctx) // the worker may have lost the batch
+	if err != nil {
+		return err
 	}
 	for i := range e.Recipients {
-		fmt.Printf("to the postbox of %s, from %s, %d octets\n", e.Recipients[i].Mailbox, e.From, len(e.Message.Wire()))
+		fmt.Printf("to the postbox of %s, from %s, %d octets\n", e.Recipients[i].Mailbox, e.From, len(message.Wire()))
 		e.Results[i] = smtp.Result{Status: smtp.Accepted, Reply: &smtp.Reply{Code: 250, Enhanced: "2.0.0", Text: "in the postbox"}}
 	}
 	return nil

@@ -136,10 +136,9 @@ type ownSession struct{ *own }
 
 func (s ownSession) Send(ctx context.Context, e *smtp.Envelope, _ func() *smtp.Envelope) error {
 	e.Results = make([]smtp.Result, len(e.Recipients))
-	if e.BeforeEnd != nil {
-		if err := e.BeforeEnd(ctx); err != nil {
-			return err
-		}
+	_, err := e.Message.Open(ctx)
+	if err != nil {
+		return err
 	}
 	for i := range e.Recipients {
 		e.Results[i] = smtp.Result{Status: smtp.Accepted, Reply: &smtp.Reply{Code: 250, Text: "taken"}}

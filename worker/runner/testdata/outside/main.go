@@ -22,10 +22,9 @@ func (printer) Dial(context.Context) (relay.Session, error) { return printer{}, 
 
 func (printer) Send(ctx context.Context, e *smtp.Envelope, _ func() *smtp.Envelope) error {
 	e.Results = make([]smtp.Result, len(e.Recipients))
-	if e.BeforeEnd != nil { // an error: another worker has the batch
-		if err := e.BeforeEnd(ctx); err != nil {
-			return err
-		}
+	_, err := e.Message.Open(ctx) // an error: another worker has the batch
+	if err != nil {
+		return err
 	}
 	for i, to := range e.Recipients {
 		fmt.Println("to", to.Mailbox)

@@ -1,4 +1,4 @@
-package config
+package relay
 
 import (
 	"context"
@@ -6,22 +6,24 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"regexp"
 	"strings"
 	"time"
 )
 
-// localDomain is what EHLO says where nobody configured it: this host's full
-// name, or else an address literal (RFC 5321, 4.1.4).
-func (l *loader) localDomain() string {
-	if name, err := l.opt.Hostname(); err == nil && isFullName(name) {
+// LocalDomain is what EHLO says where nobody configured it: this host's full
+// name, or else an address literal (RFC 5321, 4.1.4). hostname is usually [FQDN],
+// addrs net.InterfaceAddrs.
+func LocalDomain(hostname func() (string, error), addrs func() ([]net.Addr, error)) string {
+	if name, err := hostname(); err == nil && isFullName(name) {
 		return strings.TrimSuffix(name, ".")
 	}
-	addrs, err := l.opt.Addrs()
+	all, err := addrs()
 	if err != nil {
-		addrs = nil
+		all = nil
 	}
 	local := netip.AddrFrom4([4]byte{127, 0, 0, 1})
-	for _, a := range addrs {
+	for _, a := range all {
 		p, err := netip.ParsePrefix(a.String())
 		if err != nil {
 			continue
@@ -33,21 +35,29 @@ func (l *loader) localDomain() string {
 		// IPv4 first: it is what most relays are reached by, and compare
 		// against.
 		if ip.Is4() {
-			return addressLiteral(ip)
+			return AddressLiteral(ip)
 		}
 		if local.IsLoopback() {
 			local = ip
 		}
 	}
-	return addressLiteral(local)
+	return AddressLiteral(local)
 }
+
+// AddressLiteral is an address as it may stand for a domain (RFC 5321, 4.1.3).
+func AddressLiteral(ip netip.Addr) string {
+	if ip.Is6() {
+		return "[IPv6:" + ip.String() + "]"
+	}
+	return "[" + ip.String() + "]"
+}
+
+var fullName = regexp.MustCompile(`^([A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?\.)+[A-Za-z0-9_]*[A-Za-z_-][A-Za-z0-9_-]*\.?$`)
 
 // isFullName tells a name that means something elsewhere from a host's
 // nickname, which many servers refuse.
 func isFullName(name string) bool {
-	bare := strings.TrimSuffix(name, ".")
-	_, err := checkDomainName(name, errDomain)
-	return err == nil && strings.Contains(bare, ".") && !strings.HasPrefix(bare, "localhost.")
+	return len(name) <= 253 && fullName.MatchString(name) && !strings.HasPrefix(name, "localhost.")
 }
 
 // FQDN is the full name of this host: what the kernel calls it, or what
