@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/url"
 	"os"
 	"reflect"
 	"slices"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/kelseyhightower/envconfig"
 
+	"bulkmail/envelope"
 	relayconfig "bulkmail/relay/config"
 	"bulkmail/subjects"
 	"bulkmail/worker"
@@ -46,6 +48,11 @@ type config struct {
 	RetryFor       time.Duration   `envconfig:"RETRY_FOR" default:"72h" desc:"what is deferred for so long expires"`
 	InDoubt        worker.InDoubt  `envconfig:"IN_DOUBT" default:"resend" desc:"recipients that may have been accepted, which nobody can know: resend (at least once) or skip (at most once)"`
 	DrainTimeout   time.Duration   `envconfig:"DRAIN_TIMEOUT" default:"30s" desc:"bound on the end of envelopes in flight after SIGTERM"`
+
+	KeysFile          string `envconfig:"KEYS_FILE" desc:"keys of Message-IDs and unsubscribe links, a line each, the first for new ones (bulkmail keys new)"`
+	DKIMFile          string `envconfig:"DKIM_FILE" desc:"YAML with the keys that sign: keys, each with domain, selector and key_file"`
+	UnsubscribeURL    string `envconfig:"UNSUBSCRIBE_URL" desc:"https URL to which a letter's unsubscribe token is appended"`
+	UnsubscribeMailto string `envconfig:"UNSUBSCRIBE_MAILTO" desc:"address that takes unsubscribes by mail"`
 
 	HTTP          string `envconfig:"HTTP" default:"127.0.0.1:8080" desc:"address for /healthz, /readyz and /metrics of a worker; set and empty: off; unless set, the next free port if it is taken"`
 	HTTPTokenFile string `envconfig:"HTTP_TOKEN_FILE" desc:"file with the Bearer token that /metrics asks for; needed on any address but loopback"`
@@ -113,6 +120,12 @@ func (c *config) unset(bad map[string]bool) []error {
 	}
 	if formats := []string{"auto", "text", "json"}; c.LogFormat != "" && !slices.Contains(formats, c.LogFormat) {
 		problems = append(problems, fmt.Errorf("%s_LOG_FORMAT: %q is unknown; use %s", prefix, c.LogFormat, strings.Join(formats, " or ")))
+	}
+	if u, err := url.Parse(c.UnsubscribeURL); c.UnsubscribeURL != "" && (err != nil || u.Scheme != "https" || u.Host == "" || strings.ContainsAny(c.UnsubscribeURL, "?#<> \t")) {
+		problems = append(problems, fmt.Errorf("%s: %q: use an https URL without ? and #, for example https://news.example.com/u/", variable("UnsubscribeURL"), c.UnsubscribeURL))
+	}
+	if _, err := envelope.ParseAddress(c.UnsubscribeMailto); c.UnsubscribeMailto != "" && err != nil {
+		problems = append(problems, fmt.Errorf("%s: %w", variable("UnsubscribeMailto"), err))
 	}
 	return problems
 }

@@ -157,10 +157,11 @@ func (keys Keys) For(domain string) Keys {
 // Aligned tells whether two domains have the same organizational domain (relaxed
 // alignment, RFC 7489 3.1.1), after the public suffix list.
 func Aligned(a, b string) bool {
-	return strings.EqualFold(organization(a), organization(b))
+	return strings.EqualFold(Organization(a), Organization(b))
 }
 
-func organization(domain string) string {
+// Organization is the organizational domain of a domain.
+func Organization(domain string) string {
 	domain = strings.ToLower(strings.TrimSuffix(domain, "."))
 	if org, err := publicsuffix.EffectiveTLDPlusOne(domain); err == nil {
 		return org

@@ -82,7 +82,7 @@ func decodePhrases(text string) string {
 	for {
 		start := strings.Index(text, "=?")
 		end, length := start, 0
-		var decoded string
+		var decoded strings.Builder
 		for end >= 0 {
 			word := encodedWordAt(text[end:])
 			if word == "" {
@@ -92,7 +92,7 @@ func decodePhrases(text string) string {
 			if err != nil || !utf8.ValidString(d) {
 				break
 			}
-			decoded += d
+			decoded.WriteString(d)
 			length = end + len(word)
 			// Blanks between two encoded words are nothing (RFC 2047 6.2).
 			next := strings.TrimLeft(text[length:], " \t")
@@ -111,7 +111,7 @@ func decodePhrases(text string) string {
 			continue
 		}
 		b.WriteString(text[:start])
-		b.WriteString(`"` + strings.NewReplacer(`"`, `\"`, `\`, `\\`).Replace(decoded) + `"`)
+		b.WriteString(`"` + strings.NewReplacer(`"`, `\"`, `\`, `\\`).Replace(decoded.String()) + `"`)
 		text = text[length:]
 	}
 }

@@ -25,7 +25,7 @@ func testKey(t testing.TB) *keys.Key {
 
 // batch is a batch of the campaign may.
 func batch(t testing.TB, data string) *Batch {
-	return &Batch{Campaign: "may", ID: "0001", Date: time.Date(2026, 5, 1, 8, 30, 0, 0, time.UTC), Key: testKey(t), Data: []byte(data)}
+	return &Batch{Campaign: "may", ID: "0001", Date: time.Date(2026, 5, 1, 8, 30, 0, 0, time.UTC), Key: testKey(t), Data: data}
 }
 
 func compile(t testing.TB, raw string) *Template {
@@ -41,7 +41,7 @@ func compile(t testing.TB, raw string) *Template {
 func letterOf(t testing.TB, raw, data string, sevenBit bool) (Letter, error) {
 	t.Helper()
 	var r Renderer
-	return r.Render(compile(t, raw), batch(t, ""), &Recipient{To: "ann@example.net", Name: "Ann Lee", Data: []byte(data)}, sevenBit)
+	return r.Render(compile(t, raw), batch(t, ""), &Recipient{To: "ann@example.net", Name: "Ann Lee", Data: data}, sevenBit)
 }
 
 // wireOf is letterOf where it must succeed.

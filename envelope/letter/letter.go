@@ -119,7 +119,7 @@ type Batch struct {
 	Campaign string
 	ID       string
 	List     string // "": the campaign has none
-	Data     []byte // a JSON object, or nothing
+	Data     string // a JSON object, or nothing
 	Date     time.Time
 	Key      *keys.Key // of Message-IDs and tokens; nil: there are none of both
 
@@ -131,7 +131,7 @@ type Batch struct {
 type Recipient struct {
 	To   string // the mailbox, as said in RCPT TO. For a message to many: its digest
 	Name string // "": unknown
-	Data []byte // a JSON object, or nothing
+	Data string // a JSON object, or nothing
 }
 
 // A Letter is ready for the wire. It is good until the next is rendered.

@@ -235,7 +235,7 @@ func TestTheDataOfARecipientGoFirst(t *testing.T) {
 		{`{"name":"Dr. Lee","campaign":"c","list":[1,"2"]}`, "batch batch Dr. Lee ann@example.net c1-2-\n"},
 		{``, "batch batch Ann ann@example.net may\n"},
 	} {
-		l, err := r.Render(tp, b, &Recipient{To: "ann@example.net", Name: "Ann", Data: []byte(test.data)}, false)
+		l, err := r.Render(tp, b, &Recipient{To: "ann@example.net", Name: "Ann", Data: test.data}, false)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -243,7 +243,7 @@ func TestTheDataOfARecipientGoFirst(t *testing.T) {
 			t.Errorf("%s: %q", test.data, got)
 		}
 	}
-	if _, err := r.Render(tp, &Batch{Data: []byte("{")}, &Recipient{}, false); err == nil || err.Error() != "data of the batch: not JSON" {
+	if _, err := r.Render(tp, &Batch{Data: "{"}, &Recipient{}, false); err == nil || err.Error() != "data of the batch: not JSON" {
 		t.Error(err)
 	}
 }
@@ -275,7 +275,7 @@ func TestTheSameLetterComesOutAgain(t *testing.T) {
 	}
 	want := string(l.Wire)
 	for _, other := range []string{"bob@example.net", "ann@example.net"} {
-		again, err := first.Render(tp, b, &Recipient{To: other, Name: "Bob", Data: []byte(`{"dates":[{"day":"Monday","what":"rowing"}],"first":"Bób"}`)}, true)
+		again, err := first.Render(tp, b, &Recipient{To: other, Name: "Bob", Data: `{"dates":[{"day":"Monday","what":"rowing"}],"first":"Bób"}`}, true)
 		if err != nil || string(again.Wire) == want {
 			t.Fatalf("%v\n%s", err, again.Wire)
 		}

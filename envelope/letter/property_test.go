@@ -174,7 +174,7 @@ func TestWhatIsReadBackIsWhatWasPutIn(t *testing.T) {
 			t.Fatalf("%v\n%s", err, s.raw)
 		}
 		sevenBit := rapid.Bool().Draw(t, "seven bit")
-		l, err := r.Render(tp, b, &Recipient{To: "ann@example.net", Data: s.json()}, sevenBit)
+		l, err := r.Render(tp, b, &Recipient{To: "ann@example.net", Data: string(s.json())}, sevenBit)
 		if _, rejected := errors.AsType[*RejectError](err); rejected != s.refuses() || err != nil && !rejected {
 			t.Fatalf("%v with %q\n%s", err, s.data, s.raw)
 		}
@@ -258,7 +258,7 @@ func FuzzLetter(f *testing.F) {
 				continue
 			}
 			var r Renderer
-			l, err := r.Render(tp, batch(t, ""), &Recipient{To: "ann@example.net", Data: fmt.Appendf(nil, `{"a":%s,"n":%[1]s}`, quoteJSON(value))}, sevenBit)
+			l, err := r.Render(tp, batch(t, ""), &Recipient{To: "ann@example.net", Data: fmt.Sprintf(`{"a":%s,"n":%[1]s}`, quoteJSON(value))}, sevenBit)
 			if err != nil {
 				if _, ok := errors.AsType[*RejectError](err); !ok {
 					t.Fatal(err)

@@ -20,6 +20,7 @@ type Renderer struct {
 	batchData     mustache.Data
 	batchValue    mustache.Value
 	recipientData mustache.Data
+	ownJSON       []byte
 	context       mustache.Context
 	maker         *keys.Maker
 
@@ -105,7 +106,7 @@ func (r *Renderer) reject(err error) error {
 func (r *Renderer) begin(t *Template, b *Batch, to *Recipient, sevenBit bool) error {
 	var err error
 	if r.batch != b {
-		if r.batchValue, err = r.batchData.Read(b.Data); err != nil {
+		if r.batchValue, err = r.batchData.Read([]byte(b.Data)); err != nil {
 			return fmt.Errorf("data of the batch: %w", err)
 		}
 		if b.Key != nil && (r.maker == nil || r.maker.Key() != b.Key) {
@@ -116,7 +117,8 @@ func (r *Renderer) begin(t *Template, b *Batch, to *Recipient, sevenBit bool) er
 	if len(to.Data) > MaxData {
 		return &RejectError{fmt.Sprintf("the data have %d octets, %d is the most", len(to.Data), MaxData)}
 	}
-	own, err := r.recipientData.Read(to.Data)
+	r.ownJSON = append(r.ownJSON[:0], to.Data...)
+	own, err := r.recipientData.Read(r.ownJSON)
 	if err != nil {
 		return &RejectError{"the data are " + err.Error()}
 	}

@@ -1,5 +1,7 @@
 package mustache
 
+import "slices"
+
 // A Context is where names are looked up: in the sections that are open, the
 // innermost first, then in the data from the last to the first, then in what
 // is known without data. It is used again for letter after letter.
@@ -49,8 +51,8 @@ func (c *Context) lookup(n *Node) (v Value, known []byte) {
 		}
 		return c.frames[len(c.frames)-1], nil
 	}
-	for i := len(c.frames) - 1; i >= 0; i-- {
-		if v = c.frames[i].Get(n.Path[0]); v.Type() != Missing {
+	for _, frame := range slices.Backward(c.frames) {
+		if v = frame.Get(n.Path[0]); v.Type() != Missing {
 			for _, name := range n.Path[1:] {
 				v = v.Get(name)
 			}

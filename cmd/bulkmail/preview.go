@@ -1,0 +1,281 @@
+package main
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"bulkmail/envelope"
+	"bulkmail/envelope/dkim"
+	"bulkmail/envelope/keys"
+	"bulkmail/envelope/letter"
+	"bulkmail/envelope/list"
+	"bulkmail/subjects"
+)
+
+// previewOptions are the flags of preview.
+type previewOptions struct {
+	message, campaign, from, dir, list string
+	n                                  int
+}
+
+func newPreview(s *streams) *cobra.Command {
+	var o previewOptions
+	cmd := &cobra.Command{
+		Use:   "preview --message FILE LIST",
+		Short: "Show letters as they would leave",
+		Long: `Merge a message with the recipients of a list, and print the letters or write them
+to files, as they would leave but for Date and signature. Nothing is sent, and no
+broker is asked.
+
+LIST is CSV, whose columns are variables by their names; JSON, an object a line;
+or addresses, one a line. The message is a template:
+
+  {{first}}             what the list says; a letter without it is not sent
+  {{first|friend}}      friend where it is missing or empty
+  {{#member}}…{{/member}}, {{^member}}…{{/member}}
+                        a part that stands there if it is so, if it is not, or
+                        for each of a list
+  {{! a comment }}, {{=<% %>=}}
+                        other delimiters
+  {{to}}, {{name}}, {{campaign}}, {{message_id}}, {{unsubscribe_url}}
+                        are known of every letter
+
+In HTML values are escaped, but for {{{first}}}; within a URL they are
+percent-encoded. Recipients whose letter cannot be made are told on standard
+error, with the reason, and make the exit code 1.`,
+		Example: `  bulkmail preview --message newsletter.eml -n 3 list.csv
+  bulkmail preview --message newsletter.eml --dir letters list.csv`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			o.list = args[0]
+			if err := o.check(); err != nil {
+				return usage(cmd, err)
+			}
+			return o.run(s)
+		},
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&o.message, "message", "", "`FILE` with the message, a template")
+	flags.StringVar(&o.campaign, "campaign", "", "`NAME` of the campaign (default: as publish makes it)")
+	flags.StringVar(&o.from, "from", "", "envelope sender `ADDRESS`")
+	flags.StringVar(&o.dir, "dir", "", "write the letters to `FOLDER`, as 0001.eml and so on in the order of LIST")
+	flags.IntVarP(&o.n, "number", "n", 0, "letters at most; 0: all")
+	if err := cmd.MarkFlagRequired("message"); err != nil {
+		panic(err)
+	}
+	return cmd
+}
+
+func (o *previewOptions) check() error {
+	var problems []error
+	if _, err := envelope.ParseSender(o.from); err != nil {
+		problems = append(problems, fmt.Errorf("--from: %w", err))
+	}
+	if o.campaign != "" && !subjects.ValidID(o.campaign) {
+		problems = append(problems, fmt.Errorf("--campaign %q: use 1 to 64 letters, digits, - or _", o.campaign))
+	}
+	if o.n < 0 {
+		problems = append(problems, fmt.Errorf("-n %d: use 0 or more", o.n))
+	}
+	return errors.Join(problems...)
+}
+
+// A preview is one run of the command.
+type preview struct {
+	*previewOptions
+	out      *streams
+	template *letter.Template
+	digest   string
+	key      *keys.Key
+	signing  dkim.Keys
+	config   config
+	now      time.Time
+
+	renderer letter.Renderer
+	signer   dkim.Signer
+	shown    int
+	rejected int
+}
+
+func (o *previewOptions) run(s *streams) error {
+	raw, err := os.ReadFile(o.message)
+	if err != nil {
+		return fmt.Errorf("--message: %w", err)
+	}
+	p := &preview{previewOptions: o, out: s, now: time.Now()}
+	if p.template, err = letter.Compile(string(raw), letter.Options{Sender: o.from}); err != nil {
+		return fmt.Errorf("--message %s: %w", o.message, err)
+	}
+	for _, problem := range p.template.Problems() {
+		fmt.Fprintf(s.err, "bulkmail: %s: %s\n", o.message, problem)
+	}
+	sum := sha256.Sum256(raw)
+	p.digest = hex.EncodeToString(sum[:16])
+	if o.campaign == "" {
+		base := strings.TrimSuffix(filepath.Base(o.message), filepath.Ext(o.message))
+		base = strings.Trim(notOfID.ReplaceAllString(base, "-"), "-")
+		o.campaign = base[:min(len(base), 48)] + "-" + p.digest[:8]
+	}
+	if err := p.load(); err != nil {
+		return err
+	}
+	in := s.in
+	if o.list != "-" {
+		f, err := os.Open(o.list)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		in = f
+	}
+	if o.dir != "" {
+		if err := os.MkdirAll(o.dir, 0o750); err != nil {
+			return fmt.Errorf("--dir: %w", err)
+		}
+	}
+	return p.show(in)
+}
+
+// load reads the keys that the environment names.
+func (p *preview) load() error {
+	var err error
+	if p.config, _, err = loadConfig(); err != nil {
+		return err
+	}
+	read, err := loadKeys(p.config.KeysFile)
+	if err != nil {
+		return err
+	}
+	if p.key = read.First(); p.key == nil {
+		fmt.Fprintln(p.out.err, "bulkmail: without BULKMAIL_KEYS_FILE the Message-IDs and unsubscribe links shown are made up")
+		if p.key, err = keys.New("preview", strings.Repeat("preview-", 4)); err != nil {
+			return err
+		}
+	}
+	if p.config.DKIMFile != "" {
+		if p.signing, err = dkim.Load(p.config.DKIMFile); err != nil {
+			return fmt.Errorf("BULKMAIL_DKIM_FILE: %w", err)
+		}
+	}
+	return nil
+}
+
+// show makes the letters, batch by batch, since a Message-ID is made of the
+// batch's id too.
+func (p *preview) show(in io.Reader) error {
+	entries, err := list.Open(in, list.Options{Data: true})
+	if err != nil {
+		return fmt.Errorf("%s: %w", p.list, err)
+	}
+	number := 0
+	var batch []envelope.Recipient
+	flush := func() error {
+		err := p.showBatch(number-len(batch), batch)
+		batch = nil
+		return err
+	}
+	for e, err := range entries.Entries() {
+		if err != nil {
+			return fmt.Errorf("%s: %w", p.list, err)
+		}
+		number++
+		batch = append(batch, envelope.Recipient{Address: e.To, Letter: &envelope.Letter{Name: e.Name, Data: string(e.Data)}})
+		if len(batch) == previewBatch {
+			if err := flush(); err != nil {
+				return err
+			}
+		}
+		if p.done(number - len(batch)) {
+			break
+		}
+	}
+	if err := flush(); err != nil {
+		return err
+	}
+	return p.close()
+}
+
+// previewBatch is how many recipients publish puts into a batch.
+const previewBatch = 1000
+
+// done tells whether so many letters are enough.
+func (p *preview) done(n int) bool { return p.n > 0 && n >= p.n }
+
+// showBatch makes the letters of a batch, the first of which is the one after so
+// many.
+func (p *preview) showBatch(before int, recipients []envelope.Recipient) error {
+	published := envelope.Batch{Version: envelope.Version, From: p.from, Recipients: recipients, MessageRef: p.digest}
+	sum := sha256.Sum256(published.AppendJSON(nil))
+	b := &letter.Batch{
+		Campaign: p.campaign, ID: hex.EncodeToString(sum[:12]), Key: p.key, Date: p.now,
+		UnsubscribeURL: p.config.UnsubscribeURL, UnsubscribeMailto: p.config.UnsubscribeMailto,
+	}
+	for i, to := range recipients {
+		if p.done(before + i) {
+			return nil
+		}
+		if err := p.showOne(before+i+1, to, b); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// close says what was shown and what was not.
+func (p *preview) close() error {
+	if p.dir != "" {
+		if _, err := fmt.Fprintf(p.out.out, "%s in %s\n", count(p.shown, "letter", "letters"), p.dir); err != nil {
+			return err
+		}
+	}
+	if p.rejected > 0 {
+		return fmt.Errorf("%s would not be sent", count(p.rejected, "letter", "letters"))
+	}
+	return nil
+}
+
+func (p *preview) showOne(number int, to envelope.Recipient, b *letter.Batch) error {
+	reject := func(reason string) error {
+		p.rejected++
+		_, err := fmt.Fprintf(p.out.err, "bulkmail: %s: not sent: %s\n", to.Address, reason)
+		return err
+	}
+	address, err := envelope.ParseAddress(to.Address)
+	if err != nil {
+		return reject(err.Error())
+	}
+	l, err := p.renderer.Render(p.template, b, &letter.Recipient{To: address.Mailbox, Name: to.Letter.Name, Data: to.Letter.Data}, false)
+	if err != nil {
+		if rejected, ok := errors.AsType[*letter.RejectError](err); ok {
+			return reject(rejected.Reason)
+		}
+		return err
+	}
+	var text []byte
+	if signing := p.signing.For(l.Domain); len(signing) > 0 {
+		if text, err = p.signer.Append(nil, l.Wire, signing, &dkim.Options{}, p.now); err != nil {
+			return err
+		}
+	}
+	// Dots are stuffed for SMTP alone, and no letter begins with one.
+	text = append(text, bytes.ReplaceAll(l.Wire, []byte("\r\n."), []byte("\r\n"))...)
+	p.shown++
+	if p.dir != "" {
+		return os.WriteFile(filepath.Join(p.dir, fmt.Sprintf("%04d.eml", number)), text, 0o600)
+	}
+	if p.shown > 1 {
+		text = append([]byte("\r\n"), text...)
+	}
+	_, err = p.out.out.Write(text)
+	return err
+}
