@@ -149,7 +149,7 @@ func (c *compiler) compileField(h *headerField) error {
 			}
 			return &Error{line, column, e.Reason}
 		}
-		if hasTags(nodes) {
+		if hasTags(nodes, text) {
 			f := &field{name: h.name, syntax: s, nodes: nodes, places: placesOf(nodes)}
 			c.names(nodes)
 			c.t.segments = append(c.t.segments, segment{field: f})
@@ -245,8 +245,9 @@ func (c *compiler) headerText(text string) string {
 	return decoded
 }
 
-func hasTags(nodes []mustache.Node) bool {
-	return len(nodes) > 1 || len(nodes) == 1 && nodes[0].Kind != mustache.Literal
+// hasTags tells whether the nodes are anything but the text itself.
+func hasTags(nodes []mustache.Node, text string) bool {
+	return text != "" && (len(nodes) != 1 || nodes[0].Text != text)
 }
 
 // appendFieldValue appends a value as it is marked in the text of a field.

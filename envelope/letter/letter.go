@@ -181,10 +181,12 @@ const (
 type part struct {
 	index    int // in [Template.parts]
 	html     bool
-	nodes    []mustache.Node // nil: constant
-	places   []place         // of its variables
+	nodes    []mustache.Node
+	places   []place // of its variables
 	variants []*variant
 	first    int // the best of them
+
+	templated bool // it has nodes; else it is constant
 }
 
 // A variant is one way of writing a part.

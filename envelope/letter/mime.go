@@ -315,16 +315,17 @@ func (e *entity) typeField(charset string) []byte {
 // textPart makes a template of a text; nil if there are no values in it.
 func (c *compiler) textPart(e *entity, body []string, octets []byte, enc encoding) (*part, error) {
 	text, cs, label := decodeText(octets, e.params["charset"])
-	nodes, err := mustache.Parse(strings.ReplaceAll(text, "\r\n", "\n"))
+	text = strings.ReplaceAll(text, "\r\n", "\n")
+	nodes, err := mustache.Parse(text)
 	if s := asSyntaxError(err); s != nil {
 		before, _ := cs.encode(nil, []byte(text[:min(s.Offset, len(text))]))
 		line, column := c.position(body, e.empty+1, enc, len(before))
 		return nil, &Error{line, column, s.Reason}
 	}
-	if !hasTags(nodes) {
+	if !hasTags(nodes, text) {
 		return nil, nil
 	}
-	p := &part{html: e.kind == "text/html", nodes: nodes, places: placesOf(nodes)}
+	p := &part{html: e.kind == "text/html", templated: true, nodes: nodes, places: placesOf(nodes)}
 	c.names(nodes)
 	p.textVariants(e, cs, label, enc)
 	c.register(p)

@@ -131,7 +131,7 @@ func (r *Renderer) begin(t *Template, b *Batch, to *Recipient, sevenBit bool) er
 	r.chosen = r.chosen[:0]
 	for _, p := range t.parts {
 		v := p.first
-		if best := p.variants[v]; sevenBit && p.nodes == nil && best.eightBit && best.onEncode >= 0 {
+		if best := p.variants[v]; sevenBit && !p.templated && best.eightBit && best.onEncode >= 0 {
 			v = best.onEncode
 		}
 		r.chosen = append(r.chosen, v)
@@ -253,7 +253,7 @@ func (r *Renderer) writePiece(s *segment) error {
 		r.out = append(r.out, v.encodingField...)
 		return nil
 	}
-	if s.part.nodes == nil {
+	if !s.part.templated {
 		r.out = append(r.out, v.wire...)
 		r.stuffed += v.stuffed
 		r.eightBit = r.eightBit || v.eightBit
