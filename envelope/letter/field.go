@@ -61,6 +61,10 @@ type field struct {
 // decoded.
 func decodeField(h *headerField, s syntax) (text string, decoded bool) {
 	text = h.text()
+	if s == addresses {
+		// What marks values must stand for nothing else.
+		defer func() { text = strings.NewReplacer("\x01", " ", "\x02", " ").Replace(text) }()
+	}
 	if !strings.Contains(text, "=?") {
 		return text, false
 	}

@@ -54,6 +54,7 @@ func TestAHeaderFieldHoldsWhatItMay(t *testing.T) {
 		{`To: "J. {{a}}" <{{to}}>, {{to}}`, ` "J. Ann" <ann@example.net>, ann@example.net`},
 		{"To: =?utf-8?q?F=C3=BCr=2C?= {{a}} <{{to}}>", " =?utf-8?q?F=C3=BCr=2C_Ann?= <ann@example.net>"},
 		{"To: {{none|}} <{{to}}>", " ann@example.net"},
+		{"To: \"a\x01b\" <{{to}}>", " a b <ann@example.net>"},
 		{"To: (hi {{a}}) {{to}}", " ann@example.net"},
 		{`X-Ours: {{#a}}yes{{/a}}{{^a}}no{{/a}}`, " yes"},
 		{"List-Help: <https://x.example/{{q}}>", " <https://x.example/a%20b%26c>"},

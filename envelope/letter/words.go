@@ -14,6 +14,7 @@ const (
 	foldWidth   = 78 // RFC 5322 2.1.1
 	wordWidth   = 75 // an encoded word, RFC 2047 2
 	encodedLine = 76 // a line with one
+	minEncoded  = 26 // the shortest that is worth it; a character has up to 12 in Q
 )
 
 // A folder writes a header field and folds it at blanks.
@@ -136,7 +137,7 @@ func (f *folder) encode(text []byte, phrase bool) {
 	useB := q > (len(text)+2)/3*6 // Q can be read, and is worth half as much again
 	for len(text) > 0 {
 		space := encodedLine - f.col - 1
-		if space < 40 && !(f.fresh && space >= 20) {
+		if space < 40 && !(f.fresh && space >= minEncoded) {
 			f.dst = append(f.dst, '\r', '\n')
 			f.col = 0
 			space = encodedLine - 1
