@@ -14,10 +14,10 @@ func Example() {
 	if err != nil {
 		log.Fatal(err) // names the line and the column
 	}
-	batch := &letter.Batch{Campaign: "may", ID: "0001", Data: []byte(`{"month":"May"}`)}
+	batch := &letter.Batch{Campaign: "may", ID: "0001", Data: `{"month":"May"}`}
 	var renderer letter.Renderer // one a goroutine
 	for _, to := range []letter.Recipient{
-		{To: "ann@example.net", Name: "Ann Lee", Data: []byte(`{"first":"Ann"}`)},
+		{To: "ann@example.net", Name: "Ann Lee", Data: `{"first":"Ann"}`},
 		{To: "bob@example.org", Name: "Bob"},
 		{To: "nameless@example.org"},
 	} {
