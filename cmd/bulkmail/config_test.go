@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"os"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -54,6 +55,13 @@ func TestWithoutAnEnvironmentTheDefaultsAreThoseOfTheDesign(t *testing.T) {
 	}
 }
 
+// ofCommands tells whether a variable is for commands alone: logging, and what
+// preview, check and keys read and no worker does yet.
+func ofCommands(field string) bool {
+	letters := []string{"KeysFile", "DKIMFile", "UnsubscribeURL", "UnsubscribeMailto"}
+	return strings.HasPrefix(field, "Log") || slices.Contains(letters, field)
+}
+
 func TestTheDefaultsOfTheEnvironmentAreThoseOfTheLibrary(t *testing.T) {
 	setEnvironment(t, nil)
 	c, _, err := loadConfig()
@@ -65,7 +73,7 @@ func TestTheDefaultsOfTheEnvironmentAreThoseOfTheLibrary(t *testing.T) {
 	for field := range environment.Type().Fields() {
 		theirs := library.FieldByName(field.Name)
 		if !theirs.IsValid() {
-			if !strings.HasPrefix(field.Name, "Log") {
+			if !ofCommands(field.Name) {
 				t.Errorf("the library has no %s", field.Name)
 			}
 			continue
@@ -95,7 +103,7 @@ func TestEachVariableReachesTheWorker(t *testing.T) {
 	t.Setenv(httpVariable, c.HTTP)
 	library := reflect.ValueOf(c.options(slog.New(slog.DiscardHandler)))
 	for field := range fields.Type().Fields() {
-		if strings.HasPrefix(field.Name, "Log") {
+		if ofCommands(field.Name) {
 			continue
 		}
 		if diff := cmp.Diff(fields.FieldByIndex(field.Index).Interface(), library.FieldByName(field.Name).Interface()); diff != "" {
@@ -130,6 +138,7 @@ func TestEachVariableIsRead(t *testing.T) {
 		"BULKMAIL_ACK_WAIT": "1m", "BULKMAIL_OUTCOMES_MAX_AGE": "2h", "BULKMAIL_RETRY_DELAYS": "1s,2s", "BULKMAIL_RETRY_FOR": "3h",
 		"BULKMAIL_HTTP": ":8081", "BULKMAIL_HTTP_TOKEN_FILE": token,
 		"BULKMAIL_IN_DOUBT": "resend", "BULKMAIL_DRAIN_TIMEOUT": "4s", "BULKMAIL_LOG_LEVEL": "debug", "BULKMAIL_LOG_FORMAT": "json",
+		"BULKMAIL_KEYS_FILE": "keys.txt", "BULKMAIL_DKIM_FILE": "dkim.yaml", "BULKMAIL_UNSUBSCRIBE_URL": "https://u.example.com/", "BULKMAIL_UNSUBSCRIBE_MAILTO": "leave@example.com",
 	})
 	got, names, err := loadConfig()
 	if err != nil {
@@ -141,6 +150,7 @@ func TestEachVariableIsRead(t *testing.T) {
 		Batches: 16, AckWait: time.Minute, OutcomesMaxAge: 2 * time.Hour, RetryDelays: []time.Duration{time.Second, 2 * time.Second},
 		RetryFor: 3 * time.Hour, InDoubt: "resend", DrainTimeout: 4 * time.Second,
 		HTTP: ":8081", HTTPTokenFile: token, LogLevel: slog.LevelDebug, LogFormat: "json",
+		KeysFile: "keys.txt", DKIMFile: "dkim.yaml", UnsubscribeURL: "https://u.example.com/", UnsubscribeMailto: "leave@example.com",
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
