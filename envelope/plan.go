@@ -23,9 +23,9 @@ func (p *Plan) Recipients() int { return p.recipients }
 // Plan checks the recipients of the batch and groups them by domain. The same
 // mailbox twice is one recipient, under the address that came first; so is
 // the same invalid address. Settled may be nil; it is asked once for every
-// mailbox, and for every invalid address as published, and what it answers
-// true for is left out.
-func (b *Batch) Plan(settled func(mailbox string) bool) Plan {
+// mailbox, and for every invalid address, which then stands for the mailbox; what
+// it answers true for is left out.
+func (b *Batch) Plan(settled func(Recipient) bool) Plan {
 	p := planner{
 		settled: settled,
 		seen:    make(map[string]struct{}, len(b.Recipients)),
@@ -43,7 +43,7 @@ func (b *Batch) Plan(settled func(mailbox string) bool) Plan {
 // second can place all groups in one piece of memory.
 type planner struct {
 	plan    Plan
-	settled func(string) bool
+	settled func(Recipient) bool
 	seen    map[string]struct{}
 	placed  []placement
 	domains map[domain]int32
@@ -76,7 +76,7 @@ func (p *planner) add(i int32, r *Recipient) {
 		return
 	}
 	p.seen[a.Mailbox] = struct{}{}
-	if p.settled != nil && p.settled(a.Mailbox) {
+	if p.settled != nil && p.settled(Recipient{r.Address, a.Mailbox, r.Letter}) {
 		p.plan.Settled++
 		return
 	}

@@ -34,7 +34,7 @@ type plan struct {
 // idle tells whether an attempt would have nothing to do or to record.
 func (p *plan) idle() bool { return len(p.send)+len(p.reject)+len(p.doubtful) == 0 }
 
-// deferred is a recipient and what was said of it.
+// deferred is a recipient as this batch has it, and what was said of it.
 type deferred struct {
 	recipient envelope.Recipient
 	subjects.Outcome
@@ -55,15 +55,15 @@ func makePlan(batch *envelope.Batch, known *subjects.State, p policy, cancelled 
 	}
 	late := !now.Before(out.deadline)
 	journal := byMailbox(known)
-	checked := batch.Plan(func(mailbox string) bool {
-		k, ok := journal[mailbox]
+	checked := batch.Plan(func(r envelope.Recipient) bool {
+		k, ok := journal[r.Mailbox]
 		switch {
 		case !ok:
 			return false
 		case k.result.Final():
 			return true
 		case k.announced != nil && p.InDoubt == Skip:
-			out.doubtful = append(out.doubtful, deferred{k.recipient, subjects.Outcome{
+			out.doubtful = append(out.doubtful, deferred{r, subjects.Outcome{
 				Status: subjects.InDoubt, Relay: k.announced.Relay, Code: doubtCode, Enhanced: doubtEnhanced,
 				Text: "the worker was lost between the end of the data and the reply",
 			}})
@@ -78,7 +78,7 @@ func makePlan(batch *envelope.Batch, known *subjects.State, p policy, cancelled 
 		if out.due.IsZero() || due.Before(out.due) {
 			out.due = due
 		}
-		out.rest = append(out.rest, deferred{k.recipient, k.result.Outcome})
+		out.rest = append(out.rest, deferred{r, k.result.Outcome})
 		return true
 	})
 	out.send, out.reject = checked.Groups, checked.Invalid
@@ -87,7 +87,6 @@ func makePlan(batch *envelope.Batch, known *subjects.State, p policy, cancelled 
 
 // record is what a journal says of one mailbox.
 type record struct {
-	recipient envelope.Recipient // as the journal has it
 	result    *subjects.Result
 	announced *subjects.Result
 }
@@ -104,7 +103,7 @@ func byMailbox(known *subjects.State) map[string]record {
 	}
 	for published, result := range known.Announced {
 		m := mailbox(published)
-		records[m] = record{recipient: envelope.Recipient{Address: published, Mailbox: m}, announced: result}
+		records[m] = record{announced: result}
 	}
 	for published, result := range known.Results {
 		m := mailbox(published)
@@ -112,7 +111,7 @@ func byMailbox(known *subjects.State) map[string]record {
 		if r.result.Final() {
 			continue
 		}
-		r.recipient, r.result = envelope.Recipient{Address: published, Mailbox: m}, result
+		r.result = result
 		records[m] = r
 	}
 	return records

@@ -104,3 +104,23 @@ func TestAPlanIsDueWithTheFirstThatRestsAndGivesUpFromTheFirstClaim(t *testing.T
 		t.Error(diff)
 	}
 }
+
+func TestWhoRestsOrIsInDoubtIsTheRecipientThatThisBatchPublished(t *testing.T) {
+	t.Parallel()
+	now := time.Date(2026, 11, 25, 12, 0, 0, 0, time.UTC)
+	ann := envelope.Recipient{Address: "ann@A.test", Letter: &envelope.Letter{Name: "Ann", Data: `{"seat":"1"}`}}
+	bob := envelope.Recipient{Address: "bob@A.test", Letter: &envelope.Letter{Name: "Bob"}}
+	batch := &envelope.Batch{Recipients: []envelope.Recipient{ann, bob}}
+	known := &subjects.State{
+		Results:   map[string]*subjects.Result{"ann@a.test": {Outcome: subjects.Outcome{Status: subjects.Deferred}, Attempt: 1, Time: now}},
+		Announced: map[string]*subjects.Result{"bob@a.test": {Outcome: subjects.Outcome{Status: subjects.InDoubt}, Attempt: 1, Time: now}},
+	}
+	p := makePlan(batch, known, policy{RetryDelays: Schedule{time.Hour}, RetryFor: time.Hour, InDoubt: Skip}, false, now)
+	ann.Mailbox, bob.Mailbox = "ann@a.test", "bob@a.test"
+	if len(p.rest) != 1 || p.rest[0].recipient != ann {
+		t.Errorf("rests: %+v, want %+v", p.rest, ann)
+	}
+	if len(p.doubtful) != 1 || p.doubtful[0].recipient != bob {
+		t.Errorf("in doubt: %+v, want %+v", p.doubtful, bob)
+	}
+}
