@@ -1,7 +1,6 @@
 package envelope
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"math/bits"
@@ -197,15 +196,18 @@ func (d *decoder) recipients() ([]Recipient, error) {
 	if i := strings.IndexByte(rest, ']'); i >= 0 {
 		rest = rest[:i]
 	}
-	size := strings.Count(rest, `"`) / 2
+	size := max(strings.Count(rest, `"`)/2, 1)
 	if d.next() == '{' {
 		size = 64
 	}
-	list := make([]Recipient, 0, size)
+	list := make([]Recipient, size) // filled in place: no recipient is copied
 	var letters []Letter
-	for {
-		list = append(list, Recipient{})
-		r := &list[len(list)-1]
+	for n := 0; ; n++ {
+		if n == len(list) {
+			list = append(list, Recipient{})
+			list = list[:cap(list)]
+		}
+		r := &list[n]
 		var err error
 		switch d.next() {
 		case '"':
@@ -222,7 +224,7 @@ func (d *decoder) recipients() ([]Recipient, error) {
 		}
 		if err != nil {
 			if e, ok := errors.AsType[*FieldError](err); ok {
-				e.Field = "recipients[" + strconv.Itoa(len(list)-1) + "]" + e.Field
+				e.Field = "recipients[" + strconv.Itoa(n) + "]" + e.Field
 			}
 			return nil, err
 		}
@@ -231,7 +233,7 @@ func (d *decoder) recipients() ([]Recipient, error) {
 			d.pos++
 		case ']':
 			d.pos++
-			return list, nil
+			return list[:n+1], nil
 		default:
 			return nil, d.broken("recipients", "a comma or ] belongs after a recipient")
 		}
@@ -385,10 +387,10 @@ func plainEnd(s string, i int) int {
 		ones = 0x0101010101010101
 		tops = 0x8080808080808080
 	)
-	var w [8]byte
 	for ; i+8 <= len(s); i += 8 {
-		copy(w[:], s[i:i+8])
-		v := binary.LittleEndian.Uint64(w[:])
+		w := s[i : i+8] // the compiler makes one load of these eight
+		v := uint64(w[0]) | uint64(w[1])<<8 | uint64(w[2])<<16 | uint64(w[3])<<24 |
+			uint64(w[4])<<32 | uint64(w[5])<<40 | uint64(w[6])<<48 | uint64(w[7])<<56
 		quote, slash := v^ones*'"', v^ones*'\\'
 		// A borrow may mark an octet above a true one, never below: the
 		// lowest mark is right.
