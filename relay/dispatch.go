@@ -61,7 +61,7 @@ func (p *Pool) dispatch(now time.Time) {
 		m.free = m.free[:len(m.free)-1]
 		p.idle--
 		m.busy++
-		s.begun(len(e.Recipients), now)
+		s.begun(e, now)
 		s.work <- e
 		// Its turn, but no session: the next envelope should find one.
 		if p.wanted >= 0 && len(p.members[p.wanted].dials) == 0 {

@@ -68,7 +68,8 @@ type Pool struct {
 	members []*member
 	sources map[Source]*entry
 	ready   queue // sources that may have something to cut
-	idle    int   // idle sessions of all relays
+	open    map[*session]struct{}
+	idle    int // idle sessions of all relays
 	stall   stall
 	wakeAt  time.Time
 	told    []func() // for the keeper to call without the lock
@@ -121,6 +122,7 @@ func NewPool(relays []Relay, opts Options) *Pool {
 		closed:  make(chan struct{}),
 		timer:   time.NewTimer(time.Hour),
 		sources: map[Source]*entry{},
+		open:    map[*session]struct{}{},
 	}
 	p.sessions, p.cut = context.WithCancel(context.Background())
 	p.dials, p.cancelDial = context.WithCancel(p.sessions)
@@ -254,9 +256,20 @@ func (p *Pool) Close(ctx context.Context) error {
 	}
 }
 
-// Drain is Close for a user of the pool who did not make it: what the pool has
-// besides its sessions stays until Close.
-func (p *Pool) Drain(ctx context.Context) error { return p.Close(ctx) }
+// Abort cuts off the sessions that are sending envelopes of s, which are settled
+// soon. Remove s first, that no more are cut from it. Whatever else these sessions
+// were to send goes out again on others.
+func (p *Pool) Abort(s Source) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	of := func(e *Envelope) bool { return e != nil && e.Source == s }
+	for busy := range p.open {
+		if of(busy.sending) || of(busy.promised) {
+			busy.aborted = true
+			busy.cut()
+		}
+	}
+}
 
 // Reset sets all counters of a relay to zero, as Mail::Bulkmail's reset does; a relay that is
 // parked or worthless is given another chance. It tells whether there is a

@@ -466,3 +466,35 @@ func TestAnEnvelopeHasNoMoreDomainsThanConfiguredAndThanTheServerTakes(t *testin
 		})
 	}
 }
+
+func TestWhatIsCutOffOfOneSourceLeavesTheOthersAndTheRelayAlone(t *testing.T) {
+	t.Parallel()
+	for name, order := range map[string][]int{"sent first": {0, 1}, "to follow on the session of the other": {1, 0}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				r := &recorder{latency: time.Minute, overlap: true}
+				p := NewPool([]Relay{named("a", r)}, Options{})
+				lists := []*list{newList(p, "x", 1000), newList(p, "y", 1000)}
+				for _, i := range order {
+					p.Add(lists[i])
+				}
+				time.Sleep(time.Second)
+				x, y := lists[0], lists[1]
+				p.Remove(x)
+				p.Abort(x)
+				synctest.Wait()
+				x.mu.Lock()
+				if len(x.queue) != 1000 || len(x.settled) != 0 {
+					t.Errorf("%d of 1000 are back in the queue", len(x.queue))
+				}
+				x.mu.Unlock()
+				<-y.finished
+				if s := p.Status()[0]; s.LastError != nil || s.State != Awake {
+					t.Errorf("the relay is blamed for our hurry: %+v", s)
+				}
+				closePool(t, p)
+			})
+		})
+	}
+}

@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"context"
 	"errors"
 	"slices"
 	"time"
@@ -15,14 +16,16 @@ type session struct {
 	conn   Session
 	work   chan *Envelope // of one; filled under the pool's lock when the session is taken off the free list; nil: hang up
 	follow func() *smtp.Envelope
+	ctx    context.Context //nolint:containedctx // of all that it sends
+	cut    context.CancelFunc
 	idle   *time.Timer
 
 	generation int // of the member's settings
 
-	// By the goroutine of the session alone.
-	promised *Envelope // handed out by follow: the next to send
-
 	// Guarded by the pool's mu.
+	sending  *Envelope // nil: idle
+	promised *Envelope // handed out by follow: the next to send
+	aborted  bool      // cut off by Abort
 	started  time.Time // of the envelope being sent, or that is to follow
 	messages int       // sent on this session
 	atMost   int       // recipients the server takes in one envelope; 0: unknown
@@ -60,9 +63,11 @@ func (p *Pool) run(m *member, dialer Dialer, generation int, began time.Time) {
 	}
 	s := &session{pool: p, member: m, generation: generation, conn: conn, work: make(chan *Envelope, 1), idle: time.NewTimer(p.opts.Idle)}
 	s.follow = s.following
+	s.ctx, s.cut = context.WithCancel(p.sessions)
+	defer s.cut()
 	defer s.idle.Stop()
 	for e := s.open(began); e != nil; {
-		err := conn.Send(p.sessions, &e.Envelope, s.follow)
+		err := conn.Send(s.ctx, &e.Envelope, s.follow)
 		e = s.sent(e, err)
 	}
 	_ = conn.Close() // whatever QUIT is answered changes nothing
@@ -105,6 +110,7 @@ func (s *session) open(began time.Time) *Envelope {
 		p.mu.Unlock()
 		return nil
 	}
+	p.open[s] = struct{}{}
 	s.atMost, s.ofAtMost, s.opened = atMost, ofAtMost, now
 	if m.health.connected(began) {
 		p.logBack(m)
@@ -118,6 +124,7 @@ func (s *session) open(began time.Time) *Envelope {
 func (p *Pool) gone(s *session) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	delete(p.open, s)
 	m := s.member
 	m.open--
 	if s.dead {
@@ -182,8 +189,9 @@ func (p *Pool) hangUpIdle(m *member, now time.Time) {
 func (s *session) outdated() bool { return s.generation != s.member.generation }
 
 // begun says that an envelope was cut for this session. Caller holds mu.
-func (s *session) begun(messages int, now time.Time) {
-	s.messages += messages
+func (s *session) begun(e *Envelope, now time.Time) {
+	s.sending = e
+	s.messages += len(e.Recipients)
 	s.started = now
 }
 
@@ -216,7 +224,7 @@ func (s *session) following() *smtp.Envelope {
 	p, m := s.pool, s.member
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.closing || p.ready.head == nil || m.health.trouble != well || s.promised != nil || s.outdated() || m.busy > m.atOnce() {
+	if p.closing || p.ready.head == nil || m.health.trouble != well || s.promised != nil || s.aborted || s.outdated() || m.busy > m.atOnce() {
 		return nil
 	}
 	now := time.Now()
@@ -240,9 +248,10 @@ func (s *session) sent(e *Envelope, err error) *Envelope {
 	atMost, usable := s.conn.MaxRecipients(), s.conn.Usable()
 
 	p.mu.Lock()
+	usable = usable && !s.aborted
 	now := time.Now()
 	next := s.promised
-	s.promised = nil
+	s.sending, s.promised = next, nil
 	s.atMost = atMost
 	s.messages -= len(e.Recipients) - t.tried
 	e.allowance.Settle(now, len(e.Recipients), t.counted)
@@ -262,7 +271,7 @@ func (s *session) sent(e *Envelope, err error) *Envelope {
 		stale:     s.started.Sub(s.waited) >= staleAfter,
 		opened:    s.opened,
 		others:    m.open - m.dying,
-		again:     s.dead,
+		again:     s.dead || s.aborted,
 	}
 	if !s.dead {
 		what.others--

@@ -100,9 +100,9 @@ func (a *attempt) recordPlanned(p plan) {
 // send offers the recipients to the pool until each has had its envelope, the
 // worker drains (intake ends), the batch is no longer surely ours, its campaign
 // stops, or no relay can take anything for long. Envelopes in flight always
-// finish. It returns what is left.
+// finish, unless a drain takes too long. It returns what is left.
 func (a *attempt) send(ctx, intake context.Context) Tally {
-	if len(a.queue) > 0 {
+	if len(a.queue) > 0 && intake.Err() == nil {
 		a.worker.campaigns.begin(a) // first: a campaign that does not run sends nothing more
 		a.pool.Add(a)
 		select {
@@ -117,7 +117,7 @@ func (a *attempt) send(ctx, intake context.Context) Tally {
 		}
 		a.worker.campaigns.end(a)
 		a.pool.Remove(a)
-		<-a.finished
+		a.land()
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -132,6 +132,22 @@ func (a *attempt) send(ctx, intake context.Context) Tally {
 		t.Waiting += g.Len()
 	}
 	return t
+}
+
+// land waits until every envelope in flight is settled.
+func (a *attempt) land() {
+	select {
+	case <-a.finished:
+		return
+	default:
+	}
+	select {
+	case <-a.finished:
+	case <-a.worker.overdue:
+		a.worker.aborted.Add(1)
+		a.pool.Abort(a)
+		<-a.finished
+	}
 }
 
 // stop keeps anything more from being cut. What waits may be tried again at

@@ -135,3 +135,64 @@ func TestAWorkerThatWasAskedToStopBeforeItBeganStops(t *testing.T) {
 	e := h.hire(t, worker.Options{}, newMemory().relay())
 	e.leave(t)
 }
+
+func TestAWorkerThatDrainsLeavesThePoolToTheOtherWorkersThatSendOverIt(t *testing.T) {
+	t.Parallel()
+	for name, long := range map[string]bool{"in time": false, "for too long": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			h, post := newHouse(t), newMemory()
+			post.gate, post.arrived = make(chan struct{}), make(chan []string, 100)
+			pool := relay.NewPool([]relay.Relay{post.relay(tenAnEnvelope)}, relay.Options{Backoff: time.Hour, MaxBackoff: time.Hour})
+			t.Cleanup(func() { closePool(t, pool) })
+			drain := patience
+			if long {
+				drain = 500 * time.Millisecond
+			}
+			// One batch each, and both have an envelope in flight.
+			both, lists := make([]*employee, 2), make([][]string, 2)
+			for i := range both {
+				lists[i] = people(10, fmt.Sprintf("d%d.test", i))
+				h.publish(t, "c", envelope.Batch{ID: fmt.Sprint(i), Recipients: envelope.To(lists[i]...)})
+				nc, js := connect(t, h.url)
+				both[i] = h.hireOver(t, nc, js, worker.Options{Name: fmt.Sprint(i), Batches: 1, DrainTimeout: drain}, pool)
+				<-post.arrived
+			}
+			both[0].quit()
+			both[0].log.wait(t, "draining", 1)
+			if !long {
+				post.gate <- struct{}{} // both are answered
+				post.gate <- struct{}{}
+			}
+			select {
+			case err := <-both[0].done:
+				both[0].done <- nil
+				if long != (err != nil) {
+					t.Errorf("the drain ended with: %v", err)
+				}
+			case <-time.After(patience):
+				t.Fatal("the drain does not end")
+			}
+			if long {
+				post.gate <- struct{}{} // only the other's is in flight still
+			}
+			h.ledger(t, "c", "1").until(subjects.Done)
+			if long { // its batch is the other's now
+				<-post.arrived
+				post.gate <- struct{}{}
+			}
+			h.ledger(t, "c", "0").until(subjects.Done)
+			last := people(10, "last.test")
+			h.publish(t, "c", envelope.Batch{ID: "last", Recipients: envelope.To(last...)})
+			<-post.arrived
+			post.gate <- struct{}{}
+			h.ledger(t, "c", "last").until(subjects.Done)
+			onceEach(t, post.seen(), lists[0], lists[1], last)
+			for _, r := range lists[1] {
+				if n := post.begunNow()[r]; n != 1 {
+					t.Errorf("%s was begun %d times: the drain cut off the envelope of the other worker", r, n)
+				}
+			}
+		})
+	}
+}

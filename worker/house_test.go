@@ -3,7 +3,6 @@ package worker_test
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -94,19 +93,34 @@ func (h *house) hireWith(t testing.TB, o worker.Options, po relay.Options, relay
 // hireOn is hire for a worker whose connection is there already.
 func (h *house) hireOn(t testing.TB, nc *nats.Conn, js jetstream.JetStream, o worker.Options, po relay.Options, relays ...relay.Relay) *employee {
 	t.Helper()
-	e := &employee{nc: nc, log: newLogbook(), done: make(chan error, 1)}
+	pool := relay.NewPool(relays, po)
+	e := h.hireOver(t, nc, js, o, pool)
+	t.Cleanup(func() { closePool(t, pool) })
+	t.Cleanup(func() { e.leave(t) })
+	return e
+}
+
+func closePool(t testing.TB, pool *relay.Pool) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	if err := pool.Close(ctx); err != nil {
+		t.Errorf("the pool ended with: %v", err)
+	}
+}
+
+// hireOver is hire for a worker whose pool somebody else closes.
+func (h *house) hireOver(t testing.TB, nc *nats.Conn, js jetstream.JetStream, o worker.Options, pool *relay.Pool) *employee {
+	t.Helper()
+	e := &employee{nc: nc, pool: pool, log: newLogbook(), done: make(chan error, 1)}
 	o.Log = slog.New(e.log)
 	if len(o.RetryDelays) == 0 {
 		o.RetryDelays = worker.Schedule{10 * time.Millisecond}
 	}
 	ctx, quit := context.WithCancel(context.Background())
 	e.quit = quit
-	e.pool = relay.NewPool(relays, po)
 	e.worker = worker.New(js, h.names, e.pool, o)
-	go func() {
-		err := e.worker.Run(ctx)
-		e.done <- errors.Join(err, e.pool.Close(context.WithoutCancel(ctx)))
-	}()
+	go func() { e.done <- e.worker.Run(ctx) }()
 	t.Cleanup(func() { e.leave(t) })
 	return e
 }

@@ -127,14 +127,15 @@ import (
 )
 
 // Pool sends the envelopes that are cut from its sources. [relay.Pool] is one.
+// Several workers may share a pool; whoever made it closes it when they have
+// ended.
 type Pool interface {
 	Add(relay.Source)
 	Remove(relay.Source)
 	Ready(relay.Source)
-	// Drain cuts nothing more, and lets envelopes in flight finish until ctx
-	// ends; then it cuts them off, and the error says so. Every envelope is
-	// settled when it returns. Closing is left to whoever made the pool.
-	Drain(ctx context.Context) error
+	// Abort cuts off the envelopes of a source that was removed. Each is settled
+	// soon.
+	Abort(relay.Source)
 }
 
 // InDoubt says what happens to recipients of whom it cannot be known whether
@@ -216,6 +217,9 @@ type Worker struct {
 	state    atomic.Uint32
 	inHand   atomic.Int64 // batches
 
+	overdue chan struct{} // closed when a drain takes too long: envelopes in flight are cut off
+	aborted atomic.Int64  // batches whose envelopes were
+
 	laterVersions sync.Map // campaignVersion: those that were logged
 }
 
@@ -240,6 +244,7 @@ func (w *Worker) Run(ctx context.Context) error {
 		}
 		return err
 	}
+	w.overdue = make(chan struct{})
 	// Work in hand outlives ctx, up to the end of the drain.
 	work, cut := context.WithCancel(context.WithoutCancel(ctx))
 	defer cut()
@@ -271,11 +276,10 @@ func (w *Worker) Resume() { w.gate.open() }
 // drain ends the work within DrainTimeout: most of it for envelopes in flight,
 // the rest for writing down what came of them.
 func (w *Worker) drain(work context.Context, slots *sync.WaitGroup, cut context.CancelFunc) error {
+	abort := time.AfterFunc(w.o.DrainTimeout*8/10, func() { close(w.overdue) })
+	defer abort.Stop()
 	timer := time.AfterFunc(w.o.DrainTimeout*9/10, cut)
 	defer timer.Stop()
-	flying, cancel := context.WithTimeout(work, w.o.DrainTimeout*8/10)
-	defer cancel()
-	err := w.pool.Drain(flying)
 	slots.Wait()
 	// A nak is not answered: see that it left before the connection closes.
 	said, cancel := lastWords(work, w.o.DrainTimeout/10)
@@ -285,7 +289,10 @@ func (w *Worker) drain(work context.Context, slots *sync.WaitGroup, cut context.
 	if flushErr := w.js.Conn().FlushWithContext(said); flushErr != nil {
 		w.log.WarnContext(said, "broker not told of what was given back, it returns after the ack wait", "error", flushErr)
 	}
-	return err
+	if n := w.aborted.Load(); n > 0 {
+		return fmt.Errorf("the drain was to take %v at most: envelopes still being sent then were cut off (batches: %d)", w.o.DrainTimeout, n)
+	}
+	return nil
 }
 
 // journalTrouble says once, for all batches, that journals cannot be written or
