@@ -30,7 +30,6 @@ import (
 const (
 	benchBatch       = 1000 // recipients a batch, as publish makes them
 	benchConnections = 16   // to the relay, unless its URL says otherwise
-	benchSamples     = 1000 // batches of one recipient
 	benchMinSize     = len(benchHeader) + len("\r\n")
 	benchMaxSize     = 64 << 20
 )
@@ -39,6 +38,7 @@ const (
 type benchOptions struct {
 	relay                                    string
 	recipients, domains, size, envelopeLimit int
+	samples                                  int
 	limitSet                                 bool
 	json                                     bool
 	cpuProfile, memProfile                   string
@@ -83,6 +83,7 @@ memory is its peak (resident).`,
 	flags.IntVar(&o.domains, "domains", 10, "domains in each batch")
 	flags.IntVar(&o.size, "size", 10<<10, "octets of the message")
 	flags.IntVar(&o.envelopeLimit, "envelope-limit", 100, "recipients an envelope; 0: no limit")
+	flags.IntVar(&o.samples, "samples", 1000, "batches of one recipient, for the latency")
 	flags.BoolVar(&o.json, "json", false, "print the result as JSON")
 	flags.StringVar(&o.cpuProfile, "cpuprofile", "", "write a CPU profile of the worker's run to `FILE`")
 	flags.StringVar(&o.memProfile, "memprofile", "", "write what the run allocated to `FILE`")
@@ -99,6 +100,7 @@ func (o *benchOptions) check() error {
 		{"domains", o.domains, 1, math.MaxInt32},
 		{"size", o.size, benchMinSize, benchMaxSize},
 		{"envelope-limit", o.envelopeLimit, 0, math.MaxInt32},
+		{"samples", o.samples, 1, math.MaxInt32},
 	} {
 		switch {
 		case flag.have < flag.from:

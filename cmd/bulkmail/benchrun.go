@@ -200,7 +200,7 @@ func (h *benchRun) awaitEmpty(ctx context.Context, queue jetstream.Stream) error
 // settled.
 func (h *benchRun) latency(ctx context.Context, queue jetstream.Stream, ended <-chan struct{}) error {
 	var took []time.Duration
-	for i := range benchSamples {
+	for i := range h.samples {
 		first := h.settled.next()
 		began := time.Now()
 		if _, err := h.put(ctx, fmt.Sprintf("one-%d", i), []string{fmt.Sprintf("single%07d@domain%03d.test", i, i%h.domains)}, nil); err != nil {
@@ -230,7 +230,7 @@ func (h *benchRun) latency(ctx context.Context, queue jetstream.Stream, ended <-
 // was asked for.
 func (h *benchRun) account(ctx context.Context) error {
 	campaigns := campaign.New(h.js, h.names, campaign.Options{})
-	want := h.recipients + benchSamples
+	want := h.recipients + h.samples
 	status, err := campaigns.Status(ctx, benchCampaign)
 	if err != nil {
 		return err
