@@ -23,6 +23,7 @@ import (
 
 	"bulkmail/relay"
 	"bulkmail/subjects"
+	"bulkmail/subjects/broker/brokertest"
 	"bulkmail/worker"
 )
 
@@ -35,6 +36,7 @@ func TestMain(m *testing.M) {
 		}
 		return
 	}
+	brokertest.AtOnce(6)
 	goleak.VerifyTestMain(m)
 }
 

@@ -19,7 +19,10 @@ import (
 	"bulkmail/subjects/broker/brokertest"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	brokertest.AtOnce(6)
+	goleak.VerifyTestMain(m)
+}
 
 const patience = 30 * time.Second
 

@@ -18,7 +18,10 @@ import (
 	"bulkmail/worker/journal"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	brokertest.AtOnce(6)
+	goleak.VerifyTestMain(m)
+}
 
 // patience is how long anything may take before a test fails.
 const patience = 20 * time.Second

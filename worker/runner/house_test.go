@@ -19,10 +19,14 @@ import (
 	"bulkmail/relay"
 	relayconfig "bulkmail/relay/config"
 	"bulkmail/relay/smtp"
+	"bulkmail/subjects/broker/brokertest"
 	"bulkmail/worker/runner"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	brokertest.AtOnce(6)
+	goleak.VerifyTestMain(m)
+}
 
 // patience bounds every wait; no test waits for it to pass.
 const patience = 30 * time.Second
