@@ -24,7 +24,12 @@ type Allowance interface {
 	// Left is how many messages may be granted now. Who asks has messages to
 	// send, so that an Allowance that gets its leave elsewhere asks for more.
 	Left(now time.Time) int
-	// Take reserves messages, at most what Left said.
+	// Reserve sets messages aside for the envelope that is about to be cut, until
+	// Take says how many it holds. It tells how many it has: an Allowance that is
+	// shared may have given back meanwhile what Left said.
+	Reserve(now time.Time, messages int) int
+	// Take takes messages for an envelope, at most what was reserved; the rest of
+	// that is free again.
 	Take(now time.Time, messages int)
 	// Settle says that of the messages taken for an envelope so many count:
 	// those that the relay accepted or may have accepted. The rest is given

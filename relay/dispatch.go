@@ -133,6 +133,9 @@ func (p *Pool) dialableOf(i int) int {
 // yet: what happens to them says more about it. Caller holds mu.
 func (p *Pool) cutEnvelope(s *session, n int, now time.Time) *Envelope {
 	m := s.member
+	if n = p.robin.Reserve(now, m.index, n); n <= 0 {
+		return nil
+	}
 	g := Grant{Relay: m.name, Messages: n, Domains: s.domains(), pool: p, member: m, now: now, fresh: m.health.trouble != well}
 	src, e := p.ask(g)
 	if blocked, _ := m.health.blocked(now); e == nil && g.fresh && !blocked {
@@ -140,6 +143,7 @@ func (p *Pool) cutEnvelope(s *session, n int, now time.Time) *Envelope {
 		src, e = p.ask(g)
 	}
 	if e == nil {
+		p.robin.Free(now, m.index)
 		return nil
 	}
 	if got := len(e.Recipients); got < 1 || got > n {

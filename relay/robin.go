@@ -126,6 +126,16 @@ func (l *lane) turnLeft() int {
 	return l.perRobin - l.turn
 }
 
+// Reserve sets messages of relay i aside, at most what Next granted, for the
+// envelope that is about to be cut, and tells how many there still are. Take
+// must follow.
+func (r *Robin) Reserve(now time.Time, i, messages int) int {
+	return r.lanes[i].allowance.Reserve(now, messages)
+}
+
+// Free says that nothing was cut of what was reserved.
+func (r *Robin) Free(now time.Time, i int) { r.lanes[i].allowance.Take(now, 0) }
+
 // Take says that an envelope with so many recipients, at most what Next
 // granted, was cut for relay i.
 func (r *Robin) Take(now time.Time, i, messages int) {

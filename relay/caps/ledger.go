@@ -108,6 +108,9 @@ func (l *Ledger) Tight() bool {
 	return l.Limits.rateOn() && 2*l.rateLeft() <= l.Limits.MaxRate.Messages
 }
 
+// Reserve is all of the messages: between Left and Take nobody else is given any.
+func (l *Ledger) Reserve(_ time.Time, messages int) int { return messages }
+
 // Take gives a member so many messages, at most what is left.
 func (l *Ledger) Take(now time.Time, messages int) {
 	l.State.Held += messages

@@ -373,7 +373,7 @@ func TestWhatACrashedWorkerHeldIsWastedAndNoMore(t *testing.T) {
 	crashed := New(brokertest.Connect(t, url), subjects.Names{}.RelayBucket(), Options{Worker: "crashed", Silence: time.Second})
 	share := crashed.Allowance("r", c.Config.Caps(), func() {})
 	until(t, "something is leased", func() bool { return share.Left(time.Now()) > 0 })
-	share.Take(time.Now(), share.Left(time.Now()))
+	share.Take(time.Now(), share.Reserve(time.Now(), share.Left(time.Now())))
 	crashed.cancel() // without giving anything back
 	crashed.wg.Wait()
 	counters, _, err := Look(t.Context(), kv, []relay.Config{c.Config})

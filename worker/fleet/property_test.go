@@ -153,8 +153,24 @@ func (w *world) turn(h *hand, fate int) {
 }
 
 func (w *world) grant(h *hand, most int) {
-	n := min(h.Left(w.local(h)), most)
+	w.grantWhile(h, func(n int) int { return min(n, most) }, func() {})
+}
+
+// grantWhile cuts an envelope while something else happens.
+func (w *world) grantWhile(h *hand, cut func(granted int) int, meanwhile func()) {
+	n := h.Left(w.local(h))
 	if n <= 0 {
+		return
+	}
+	meanwhile()
+	granted := h.Reserve(w.local(h), n)
+	if granted == 0 {
+		return
+	}
+	meanwhile()
+	n = cut(granted)
+	if n == 0 {
+		h.Take(w.local(h), 0)
 		return
 	}
 	if w.now.Before(w.asleepUntil) {
@@ -224,7 +240,11 @@ func fleetKeepsCaps(t *rapid.T, limits caps.Limits) {
 		h := w.workers[rapid.IntRange(0, len(w.workers)-1).Draw(t, "who")]
 		switch rapid.IntRange(0, 11).Draw(t, "step") {
 		case 0, 1, 2:
-			w.grant(h, rapid.IntRange(1, 40).Draw(t, "cut"))
+			w.grantWhile(h, func(granted int) int { return min(granted, rapid.IntRange(0, 40).Draw(t, "cut")) }, func() {
+				if rapid.IntRange(0, 3).Draw(t, "meanwhile") == 0 {
+					w.turn(h, rapid.IntRange(0, 9).Draw(t, "fate"))
+				}
+			})
 		case 3, 4:
 			if n := len(h.flying); n > 0 {
 				w.settle(h, rapid.IntRange(0, n-1).Draw(t, "which"), rapid.IntRange(0, 60).Draw(t, "counted"))
@@ -326,5 +346,54 @@ func (w *world) everybodySends() {
 			w.settle(h, 0, h.flying[0].Taken)
 		}
 		w.turn(h, 9)
+	}
+}
+
+// What was left when a pool looked may be given back while it cuts an envelope: the
+// pool must not send it all the same, for another worker may have leased it since.
+func TestWhatWasGivenBackMeanwhileIsNotSent(t *testing.T) {
+	t.Parallel()
+	w := &world{t: t, limits: caps.Limits{MaxMessages: 30}, now: capstest.Noon}
+	w.hire(0)
+	h := w.workers[0]
+	for h.Left(w.now) == 0 {
+		w.everybodyWrites()
+	}
+	w.now = w.now.Add(2*idleAfter) // long enough for it to be given back
+	left := h.Left(w.now)
+	w.everybodyWrites()
+	if n := h.Reserve(w.now, left); n != 0 {
+		t.Errorf("%d messages are reserved of those that were given back", n)
+	}
+	for h.Left(w.now) == 0 {
+		w.everybodyWrites()
+	}
+	w.now = w.now.Add(2*idleAfter)
+	reserved := h.Reserve(w.now, 10)
+	w.everybodyWrites()
+	h.Take(w.now, 4)
+	w.now = w.now.Add(2*idleAfter)
+	h.Settle(w.now, 4, 4)
+	for range 10 {
+		w.everybodyWrites()
+		w.now = w.now.Add(2*idleAfter)
+	}
+	l, err := readLedger(w.limits, w.last.value, w.last.at)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if reserved != 10 || l.State.Used != 4 || l.State.Held != 0 {
+		t.Errorf("%d were reserved, then %d are used and %d held: want 10, 4 and 0", reserved, l.State.Used, l.State.Held)
+	}
+}
+
+// everybodyWrites lets each worker write and read what it wants.
+func (w *world) everybodyWrites() {
+	for _, h := range w.workers {
+		w.turn(h, 9)
+		for _, s := range h.inbox {
+			w.hear(h, s)
+		}
+		h.inbox = h.inbox[:0]
 	}
 }

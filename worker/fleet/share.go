@@ -53,7 +53,8 @@ type share struct {
 	unsettled *entry // written, and nobody knows whether it was stored
 
 	credit     int  // leased and not taken
-	sending    int  // taken and not settled
+	sending    int  // reserved or taken, and not settled
+	reserved   int  // of that, for the envelope that is being cut
 	writtenOff int  // the same, of what the fleet has counted as sent already
 	unsure     bool // some of what is being sent was written off, nobody knows which: all is taken for sent
 	counted    int  // settled as sent and not reported
@@ -106,12 +107,29 @@ func (s *share) Left(now time.Time) int {
 	return 0
 }
 
+// Reserve implements relay.Allowance. What is reserved counts as being sent, so
+// that it is not given back while an envelope is cut.
+func (s *share) Reserve(now time.Time, messages int) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.credit <= 0 || s.fenced(now) {
+		return 0
+	}
+	s.reserved = min(messages, s.credit)
+	s.credit -= s.reserved
+	s.sending += s.reserved
+	s.used = now
+	return s.reserved
+}
+
 // Take implements relay.Allowance.
 func (s *share) Take(now time.Time, messages int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.credit -= messages
-	s.sending += messages
+	if spare := s.reserved - messages; spare > 0 {
+		s.free(spare)
+	}
+	s.reserved = 0
 	s.used = now
 	// The next lease is fetched ahead; but not where messages that are held are
 	// a loss to the rate.
@@ -119,6 +137,19 @@ func (s *share) Take(now time.Time, messages int) {
 		s.wanted = true
 		s.kick()
 	}
+}
+
+// free gives back what was reserved and not taken. Caller holds mu.
+func (s *share) free(spare int) {
+	off := min(spare, s.writtenOff)
+	s.writtenOff -= off
+	spare -= off
+	if s.credit == 0 && spare > 0 {
+		s.kick() // it may be due to be given back
+	}
+	s.sending -= spare
+	s.credit += spare
+	s.unsure = s.unsure && s.writtenOff+s.sending > 0
 }
 
 // Settle implements relay.Allowance.
