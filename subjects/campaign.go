@@ -19,7 +19,8 @@ type Campaign struct {
 	State      CampaignState `json:"state"`
 	Created    time.Time     `json:"created"`
 	From       string        `json:"from,omitempty"`
-	Message    string        `json:"message,omitempty"` // name of the message in the object store
+	Message    string        `json:"message,omitempty"` // digest of the message as it was given to publish
+	Date       time.Time     `json:"date,omitzero"`     // of the message, where it says none itself
 	Batches    int           `json:"batches"`           // published so far
 	Recipients int           `json:"recipients"`
 	Complete   bool          `json:"complete"` // the whole list was published

@@ -112,7 +112,7 @@ func TestEightWorkerProcessesKeepEveryCapTogetherAndUseIt(t *testing.T) {
 	for i := range most + int(watch/time.Second+10)*(rate+awake) {
 		fmt.Fprintf(&list, "r%d@d%d.test\n", i, i/5)
 	}
-	startBulkmail(t, env, "publish", "--from", "news@example.com", "--message", writeFile(t, "hello.eml", "Subject: t\n\nhi\n"),
+	startBulkmail(t, env, "publish", "--from", "news@example.com", "--message", writeFile(t, "hello.eml", "From: news@example.com\nSubject: t\n\nhi\n"),
 		"--campaign", "news", "--batch-size", "100", writeFile(t, "list.txt", list.String())).end(t)
 
 	began := time.Now()

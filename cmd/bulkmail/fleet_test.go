@@ -91,7 +91,7 @@ func TestTwoWorkerProcessesShareTheBatchesAndSendToEverybodyOnce(t *testing.T) {
 	for i := range batches * size {
 		list = append(list, fmt.Sprintf("r%d@d%d.test", i, i%7))
 	}
-	publish := startBulkmail(t, env, "publish", "--from", "news@example.com", "--message", writeFile(t, "hello.eml", "Subject: t\n\nhi\n"),
+	publish := startBulkmail(t, env, "publish", "--from", "news@example.com", "--message", writeFile(t, "hello.eml", "From: news@example.com\nSubject: t\n\nhi\n"),
 		"--campaign", "news", "--batch-size", fmt.Sprint(size), "--wait", "--json", writeFile(t, "list.txt", strings.Join(list, "\n")))
 	var result struct {
 		Batches, Recipients int

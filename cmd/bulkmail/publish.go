@@ -16,6 +16,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"bulkmail/envelope"
+	"bulkmail/envelope/escape"
+	"bulkmail/envelope/list"
 	"bulkmail/subjects"
 	"bulkmail/subjects/campaign"
 )
@@ -23,6 +25,7 @@ import (
 // publishOptions are the flags of publish.
 type publishOptions struct {
 	from, message, campaign string
+	column                  string
 	batchSize               int
 	wait, inline, json      bool
 	list                    string
@@ -35,14 +38,30 @@ func newPublish(s *streams) *cobra.Command {
 		Short: "Put a list of recipients and a message on the queue",
 		Long: `Put a list of recipients and a message on the queue, in batches.
 
-LIST is a file of addresses, one a line ("Ann <ann@example.net>" too, # begins a
-comment), or CSV with a column "email", or - for standard input. It is read as a
-stream and grouped by domain on the way. Addresses that cannot be sent to are
-published too, so that they get an outcome like everybody else.
+LIST is a file, or - for standard input:
+
+  text      one address a line or several, "Ann <ann@example.net>" too; # begins a
+            comment
+  CSV       separated by commas, semicolons, tabs or |; the column of addresses
+            is found by its name (Email, E-Mail Address, Adresse e-mail …) and by
+            what stands in it, or named by --column
+  JSON      one object a line, with "email" or "to"
+  outcomes  what bulkmail outcomes prints, as CSV or JSON
+
+as UTF-8, UTF-16 or Windows-1252, and compressed by gzip or not. It is read as a
+stream and grouped by domain on the way. What is no such list, or has half of its
+first hundred lines unusable, is refused before anything is sent. Other lines that
+hold no address are published too, so that they get an outcome like everybody else
+(rejected, 553), and are named at the end.
+
+The message is refused without From, with two of From, To, Subject, Date or
+Message-ID, and with encoded words in wrong places. Bcc is taken out; Date,
+Message-ID and MIME-Version are added where they are missing.
 
 It can be repeated: who was published in this campaign before is left out, so an
 interrupted run, or a list with some more addresses, sends nothing twice.`,
 		Example: `  bulkmail publish --from news@example.com --message hello.eml --wait list.txt
+  bulkmail publish --from 'News <news@example.com>' --message hello.eml --column 'Work Email' export.csv.gz
   grep @example.net list.txt | bulkmail publish --from '' --message hello.eml --campaign test -`,
 		Args: cobra.ExactArgs(1),
 		ValidArgsFunction: func(cmd *cobra.Command, args []string, typed string) ([]string, cobra.ShellCompDirective) {
@@ -60,9 +79,10 @@ interrupted run, or a list with some more addresses, sends nothing twice.`,
 		},
 	}
 	flags := cmd.Flags()
-	flags.StringVar(&o.from, "from", "", "envelope sender `ADDRESS`; '' is the null sender")
+	flags.StringVar(&o.from, "from", "", "envelope sender `ADDRESS`, with a name or without; '' is the null sender")
 	flags.StringVar(&o.message, "message", "", "`FILE` with the message, header and body")
 	flags.StringVar(&o.campaign, "campaign", "", "`NAME` under which outcomes are kept (default: made of the message's name and content)")
+	flags.StringVar(&o.column, "column", "", "`COLUMN` of a table with the addresses, by name or number (default: found)")
 	flags.IntVar(&o.batchSize, "batch-size", campaign.DefaultBatchSize, "recipients a batch")
 	flags.BoolVar(&o.wait, "wait", false, "wait until every recipient has a final outcome")
 	flags.BoolVar(&o.inline, "inline", false, "put the message into every batch instead of the object store")
@@ -78,10 +98,9 @@ interrupted run, or a list with some more addresses, sends nothing twice.`,
 
 func (o *publishOptions) check() error {
 	var problems []error
-	if o.from != "" {
-		if _, err := envelope.ParseAddress(o.from); err != nil {
-			problems = append(problems, fmt.Errorf("--from: %w", err))
-		}
+	o.from = bareSender(o.from)
+	if _, err := envelope.ParseSender(o.from); err != nil {
+		problems = append(problems, fmt.Errorf("--from: %w: write news@example.com or 'News <news@example.com>'", err))
 	}
 	if o.campaign != "" && !subjects.ValidID(o.campaign) {
 		problems = append(problems, fmt.Errorf("--campaign %q: use 1 to 64 letters, digits, - or _", o.campaign))
@@ -95,30 +114,29 @@ func (o *publishOptions) check() error {
 // notOfID is what cannot stand in an id.
 var notOfID = regexp.MustCompile(`[^A-Za-z0-9_-]+`)
 
+// bareSender is the address of "News <news@example.com>"; the name is the business
+// of the message's From.
+func bareSender(from string) string {
+	if open := strings.LastIndexByte(from, '<'); open >= 0 && strings.HasSuffix(from, ">") {
+		return strings.TrimSpace(from[open+1 : len(from)-1])
+	}
+	return from
+}
+
 func (o *publishOptions) run(ctx context.Context, s *streams) error {
-	raw, err := os.ReadFile(o.message)
+	raw, err := o.readMessage(s)
 	if err != nil {
-		return fmt.Errorf("--message: %w", err)
+		return err
 	}
-	if _, err := envelope.NewMessage(string(raw)); err != nil {
-		return fmt.Errorf("--message %s: %w", o.message, err)
+	l, closeList, err := o.openList(s)
+	if err != nil {
+		return err
 	}
-	if o.inline && !utf8.Valid(raw) {
-		return fmt.Errorf("--message %s: it is not UTF-8, which a batch must be: leave out --inline", o.message)
-	}
-	list := s.in
-	if o.list != "-" {
-		f, err := os.Open(o.list)
-		if err != nil {
-			return err
-		}
-		defer f.Close()
-		list = f
-	}
+	defer closeList()
 	if o.campaign == "" {
 		base := strings.TrimSuffix(filepath.Base(o.message), filepath.Ext(o.message))
 		base = strings.Trim(notOfID.ReplaceAllString(base, "-"), "-")
-		o.campaign = base[:min(len(base), 48)] + "-" + campaign.Digest(string(raw))[:8]
+		o.campaign = base[:min(len(base), 48)] + "-" + campaign.Digest(raw)[:8]
 	}
 	c, err := connect(ctx, s, "publish")
 	if err != nil {
@@ -127,9 +145,10 @@ func (o *publishOptions) run(ctx context.Context, s *streams) error {
 	defer c.nc.Close()
 	campaigns := c.campaigns(s)
 	receipt, err := publish(ctx, s, campaigns, campaign.Publication{
-		Campaign: o.campaign, From: o.from, Message: string(raw), List: of(o.list, campaign.ReadList(list)),
+		Campaign: o.campaign, From: o.from, Message: raw, List: of(o.list, campaign.Recipients(l)),
 		BatchSize: o.batchSize, Inline: o.inline,
 	})
+	o.warnUnusable(s, receipt.Unusable, l.Blank())
 	if err != nil {
 		return o.explain(receipt, err)
 	}
@@ -141,6 +160,73 @@ func (o *publishOptions) run(ctx context.Context, s *streams) error {
 		return err
 	}
 	return o.report(s, receipt, summary)
+}
+
+// readMessage reads the message, says what its author should know, and refuses what
+// should not be sent.
+func (o *publishOptions) readMessage(s *streams) (string, error) {
+	raw, err := os.ReadFile(o.message)
+	if err != nil {
+		return "", fmt.Errorf("--message: %w", err)
+	}
+	checks, err := campaign.CheckMessage(string(raw))
+	if err != nil {
+		return "", o.aboutMessage(err)
+	}
+	for _, c := range checks {
+		if c.Level == campaign.LevelWarning || c.Rule == "bcc" {
+			fmt.Fprintf(s.err, "bulkmail: %s: %s\n", o.message, c.Text)
+		}
+	}
+	if err := campaign.Refused(checks); err != nil {
+		return "", o.aboutMessage(err)
+	}
+	if o.inline && !utf8.Valid(raw) {
+		return "", fmt.Errorf("--message %s: it is not UTF-8, which a batch must be: leave out --inline", o.message)
+	}
+	return string(raw), nil
+}
+
+// aboutMessage names the file in what is wrong with the message.
+func (o *publishOptions) aboutMessage(err error) error {
+	if field, ok := errors.AsType[*envelope.FieldError](err); ok && field.Field == "message" {
+		err = errors.New(field.Reason)
+	}
+	return fmt.Errorf("--message %s: %w", o.message, err)
+}
+
+// openList opens the list and judges its first lines.
+func (o *publishOptions) openList(s *streams) (l *list.List, closeList func(), err error) {
+	in, closeList := s.in, func() {}
+	if o.list != "-" {
+		f, err := os.Open(o.list)
+		if err != nil {
+			return nil, nil, err
+		}
+		in, closeList = f, func() { f.Close() }
+	}
+	if l, err = list.Open(in, list.Options{Column: o.column}); err != nil {
+		closeList()
+		return nil, nil, fmt.Errorf("%s: %w", o.list, err)
+	}
+	return l, closeList, nil
+}
+
+// namedLines is how many unusable lines are named; who wants more of them has
+// --json and outcomes.
+const namedLines = 20
+
+// warnUnusable names the lines that hold no address.
+func (o *publishOptions) warnUnusable(s *streams, lines []campaign.Unusable, blank int) {
+	for _, u := range lines[:min(len(lines), namedLines)] {
+		fmt.Fprintf(s.err, "bulkmail: %s: line %d: %q: %s\n", o.list, u.Line, u.Text, escape.Terminal(u.Reason))
+	}
+	if len(lines) > 0 {
+		fmt.Fprintf(s.err, "bulkmail: %s: %s no address that can be sent to, and end as rejected, 553\n", o.list, count(len(lines), "line has", "lines have"))
+	}
+	if blank > 0 {
+		fmt.Fprintf(s.err, "bulkmail: %s: %s no address, and left out\n", o.list, count(blank, "row has", "rows have"))
+	}
 }
 
 // of names the list in its errors.
@@ -188,6 +274,9 @@ func (o *publishOptions) explain(receipt campaign.Receipt, err error) error {
 	}
 	if large, ok := errors.AsType[*campaign.TooLargeError](err); ok {
 		err = tooLarge(large)
+	}
+	if _, ok := errors.AsType[*campaign.MessageError](err); ok {
+		err = o.aboutMessage(err)
 	}
 	switch {
 	case errors.Is(err, campaign.ErrEmptyList):

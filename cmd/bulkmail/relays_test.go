@@ -85,7 +85,7 @@ func TestAListShowsHowEveryWorkerFindsEveryRelay(t *testing.T) {
 	for i := range 100 {
 		fmt.Fprintf(&list, "r%d@d%d.test\n", i, i)
 	}
-	startBulkmail(t, env, "publish", "--from", "news@example.com", "--message", writeFile(t, "hello.eml", "Subject: t\n\nhi\n"),
+	startBulkmail(t, env, "publish", "--from", "news@example.com", "--message", writeFile(t, "hello.eml", "From: news@example.com\nSubject: t\n\nhi\n"),
 		"--campaign", "news", "--batch-size", "2", writeFile(t, "list.txt", list.String())).end(t)
 
 	const at = `(\d{4}-\d\d-\d\dT)?\d\d:\d\d:\d\dZ`

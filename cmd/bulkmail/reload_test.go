@@ -54,7 +54,7 @@ func TestRelaysFilesChangeUnderLoadAndEverybodyIsSentToOnce(t *testing.T) {
 	for i := range 40_000 {
 		list = append(list, fmt.Sprintf("r%d@d%d.test", i, i/20))
 	}
-	publish := startBulkmail(t, env, "publish", "--from", "news@example.com", "--message", writeFile(t, "hello.eml", "Subject: t\n\nhi\n"),
+	publish := startBulkmail(t, env, "publish", "--from", "news@example.com", "--message", writeFile(t, "hello.eml", "From: news@example.com\nSubject: t\n\nhi\n"),
 		"--campaign", "news", "--batch-size", "200", "--wait", writeFile(t, "list.txt", strings.Join(list, "\n")))
 	under := func(name string, least int64) {
 		t.Helper()

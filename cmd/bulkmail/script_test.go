@@ -2,7 +2,9 @@ package main
 
 import (
 	"bytes"
+	"compress/gzip"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net"
@@ -19,6 +21,7 @@ import (
 	"syscall"
 	"testing"
 	"time"
+	"unicode/utf16"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -84,6 +87,7 @@ func TestCommandLine(t *testing.T) {
 			"publish-raw": publishRawCommand,
 			"messages":    messagesCommand,
 			"fill":        fillCommand,
+			"encode":      encodeCommand,
 		},
 	})
 }
@@ -388,6 +392,24 @@ func fillCommand(ts *testscript.TestScript, neg bool, args []string) {
 		text = fmt.Appendf(text, "%036d@%036d.example.net\n", i, i)
 	}
 	ts.Check(os.WriteFile(ts.MkAbs(args[0]), text, 0o600))
+}
+
+// encode gzip|utf-16 FROM TO writes a file in another encoding.
+func encodeCommand(ts *testscript.TestScript, neg bool, args []string) {
+	usageOf(ts, neg || len(args) != 3, "encode gzip|utf-16 FROM TO")
+	text := ts.ReadFile(args[1])
+	var out bytes.Buffer
+	switch args[0] {
+	case "gzip":
+		w := gzip.NewWriter(&out)
+		_, err := w.Write([]byte(text))
+		ts.Check(errors.Join(err, w.Close()))
+	case "utf-16":
+		ts.Check(binary.Write(&out, binary.LittleEndian, utf16.Encode([]rune("\ufeff"+text))))
+	default:
+		ts.Fatalf("encoding %q is unknown", args[0])
+	}
+	ts.Check(os.WriteFile(ts.MkAbs(args[2]), out.Bytes(), 0o600))
 }
 
 func usageOf(ts *testscript.TestScript, wrong bool, usage string) {

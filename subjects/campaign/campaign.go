@@ -35,9 +35,10 @@
 //
 // Every error is one line. Those that a program may want to tell apart have types:
 // [ErrNoCampaign], [ErrEmptyList], [ErrNoDeadLetter], [*CancelledError],
-// [*MessageChangedError], [*SenderChangedError], [*TooLargeError], [*MissingError],
-// [*LineError] and [*EntryError]; what is wrong with a [Publication] is an
-// [*envelope.FieldError]. Whatever the broker says is wrapped.
+// [*MessageError], [*MessageChangedError], [*SenderChangedError], [*TooLargeError], [*MissingError],
+// and [*EntryError]; what is wrong with a [Publication] is an
+// [*envelope.FieldError], with a list a [*list.Error]. Whatever the broker says is
+// wrapped.
 package campaign
 
 import (

@@ -22,8 +22,8 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// message is what all campaigns here send.
-const message = "From: News <news@example.com>\nSubject: t\n\nhi\n"
+// message is what all campaigns here send. It lacks nothing.
+const message = "From: News <news@example.com>\nTo: readers@example.com\nSubject: t\nDate: Mon, 02 Nov 2026 09:30:00 +0100\nMessage-ID: <1@example.com>\nMIME-Version: 1.0\n\nhi\n"
 
 var errDisk = errors.New("disk on fire")
 

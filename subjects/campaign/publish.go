@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"time"
 	"unicode/utf8"
 
 	"github.com/nats-io/nats.go"
@@ -24,7 +25,10 @@ const DefaultBatchSize = 1000
 type Publication struct {
 	Campaign string // 1 to 64 letters, digits, - and _
 	From     string // envelope sender; empty is the null sender
-	Message  string // header and body, with any line ends
+	// Message is header and body, with any line ends. What [CheckMessage] finds to
+	// be an error is refused, what it notes is put right in what is sent; which
+	// message a campaign has is known by the message as given.
+	Message string
 
 	// List yields the recipients; [ReadList] reads them from a file. It is read
 	// as a stream, once. An error ends the publication.
@@ -43,12 +47,10 @@ type Receipt struct {
 	Batches    int    `json:"batches"`
 	Recipients int    `json:"recipients"`
 	Repeated   int    `json:"repeated"` // left out: in the list twice, or published before
-}
 
-// Digest is the name under which a message is stored. It is made of its content.
-func Digest(message string) string {
-	sum := sha256.Sum256([]byte(message))
-	return hex.EncodeToString(sum[:16])
+	// Unusable are lines of the list without an address that can be sent to. They
+	// were published, and end as rejected; the first 10,000.
+	Unusable []Unusable `json:"unusable,omitempty"`
 }
 
 // check finds what would be wrong with every batch, as an [*envelope.FieldError].
@@ -61,7 +63,11 @@ func (p *Publication) check() error {
 			return &envelope.FieldError{Field: "from", Reason: err.Error()}
 		}
 	}
-	if _, err := envelope.NewMessage(p.Message); err != nil {
+	checks, err := CheckMessage(p.Message)
+	if err == nil {
+		err = Refused(checks)
+	}
+	if err != nil {
 		return err
 	}
 	if p.Inline && !utf8.ValidString(p.Message) {
@@ -117,7 +123,10 @@ type publishing struct {
 	*Client
 	Publication
 	records records
-	digest  string
+	digest  string // of the message as given: the campaign's
+	date    time.Time
+	message string      // as it is sent
+	ref     string      // its name in the store
 	known   *mailboxSet // published in this campaign
 	begun   bool        // something of the campaign was there before this run
 	bound   bool        // this run's message and sender are the campaign's
@@ -133,7 +142,29 @@ func (r *publishing) begin(ctx context.Context) error {
 	if err := r.readPublished(ctx); err != nil {
 		return err
 	}
-	return r.fits(&record)
+	if err := r.fits(&record); err != nil {
+		return err
+	}
+	return r.finish(&record)
+}
+
+// finish makes the message as it is sent. Its Date, if it has none itself, is that
+// of the campaign's first publication, so that a repetition sends the same.
+func (r *publishing) finish(record *subjects.Campaign) (err error) {
+	date := r.date
+	if record.Message == r.digest && !record.Date.IsZero() {
+		date = record.Date
+	}
+	if date.IsZero() {
+		date = time.Now().UTC().Truncate(time.Second)
+	}
+	if r.message != "" && r.date.Equal(date) {
+		return nil
+	}
+	r.date = date
+	r.message, err = finished(r.Message, r.From, r.Campaign, date)
+	r.ref = Digest(r.message)
+	return err
 }
 
 // fits tells whether the message and the sender are the campaign's. A record of a
@@ -195,6 +226,9 @@ func (r *publishing) publishList(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+		if u, ok := unusable(recipient); ok && len(r.receipt.Unusable) < keptUnusable {
+			r.receipt.Unusable = append(r.receipt.Unusable, u)
+		}
 		if !r.known.add(recipient.Address) {
 			r.receipt.Repeated++
 			continue
@@ -209,13 +243,7 @@ func (r *publishing) publishList(ctx context.Context) error {
 // put publishes one batch. Its id is made of what is in it, so that a batch
 // published again is the same batch.
 func (r *publishing) put(ctx context.Context, recipients []string) error {
-	b := envelope.Batch{From: r.From, Recipients: envelope.To(recipients...), MessageRef: r.digest}
-	if r.Inline {
-		b.MessageRef, b.Message = "", r.Message
-	}
-	sum := sha256.Sum256(b.AppendJSON(nil))
-	b.ID = hex.EncodeToString(sum[:12])
-	data := b.AppendJSON(nil)
+	id, data := r.batch(recipients)
 	if limit := int(r.js.Conn().MaxPayload()); len(data) > limit {
 		return r.tooLarge(len(recipients), len(data), limit)
 	}
@@ -223,9 +251,10 @@ func (r *publishing) put(ctx context.Context, recipients []string) error {
 		if err := r.bind(ctx); err != nil {
 			return err
 		}
+		id, data = r.batch(recipients) // the message's date may be another's
 	}
 	msg := &nats.Msg{Subject: r.names.Batches(r.Campaign), Data: data}
-	if err := r.enqueue(ctx, msg, r.Campaign+"."+b.ID); err != nil {
+	if err := r.enqueue(ctx, msg, r.Campaign+"."+id); err != nil {
 		return fmt.Errorf("publish: %w", err)
 	}
 	r.receipt.Batches++
@@ -236,9 +265,19 @@ func (r *publishing) put(ctx context.Context, recipients []string) error {
 	return nil
 }
 
+func (r *publishing) batch(recipients []string) (id string, data []byte) {
+	b := envelope.Batch{From: r.From, Recipients: envelope.To(recipients...), MessageRef: r.ref}
+	if r.Inline {
+		b.MessageRef, b.Message = "", r.message
+	}
+	sum := sha256.Sum256(b.AppendJSON(nil))
+	b.ID = hex.EncodeToString(sum[:12])
+	return b.ID, b.AppendJSON(nil)
+}
+
 func (r *publishing) tooLarge(recipients, size, limit int) error {
 	e := &TooLargeError{Recipients: recipients, Bytes: size, Limit: limit}
-	if !r.Inline || len(r.Message) <= limit/2 {
+	if !r.Inline || len(r.message) <= limit/2 {
 		e.Fit = max(1, recipients*limit/size*9/10)
 	}
 	return e
@@ -250,7 +289,10 @@ func (r *publishing) bind(ctx context.Context) error {
 		if err := r.fits(record); err != nil {
 			return err
 		}
-		record.Message, record.From = r.digest, r.From
+		if err := r.finish(record); err != nil {
+			return err
+		}
+		record.Message, record.From, record.Date = r.digest, r.From, r.date
 		return nil
 	})
 	if err == nil && !r.Inline {
@@ -264,8 +306,8 @@ func (r *publishing) bind(ctx context.Context) error {
 func (r *publishing) store(ctx context.Context) error {
 	store, err := r.js.ObjectStore(ctx, r.names.MessageStore())
 	if err == nil {
-		if _, err = store.GetInfo(ctx, r.digest); errors.Is(err, jetstream.ErrObjectNotFound) {
-			_, err = store.PutString(ctx, r.digest, r.Message)
+		if _, err = store.GetInfo(ctx, r.ref); errors.Is(err, jetstream.ErrObjectNotFound) {
+			_, err = store.PutString(ctx, r.ref, r.message)
 		}
 	}
 	if err != nil {
@@ -277,7 +319,7 @@ func (r *publishing) store(ctx context.Context) error {
 // end puts on record what was published.
 func (r *publishing) end(ctx context.Context, whole bool) error {
 	return r.records.update(ctx, r.Campaign, func(record *subjects.Campaign) error {
-		record.Message, record.From = r.digest, r.From
+		record.Message, record.From, record.Date = r.digest, r.From, r.date
 		record.Batches += r.receipt.Batches
 		record.Recipients += r.receipt.Recipients
 		record.Complete = record.Complete || whole

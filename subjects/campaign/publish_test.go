@@ -11,6 +11,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"bulkmail/envelope"
+	"bulkmail/envelope/list"
 	"bulkmail/subjects"
 	"bulkmail/subjects/campaign"
 )
@@ -49,7 +50,8 @@ func TestAPublicationIsBatchesARecordAndAMessage(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := campaign.Receipt{Campaign: "news", Batches: 3, Recipients: 251, Repeated: 1}
+	want := campaign.Receipt{Campaign: "news", Batches: 3, Recipients: 251, Repeated: 1,
+		Unusable: []campaign.Unusable{{Line: 252, Text: "nobody", Reason: "no @"}}}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
 	}
@@ -171,7 +173,7 @@ func TestACampaignHasOneMessageAndOneSender(t *testing.T) {
 		t.Fatal(err)
 	}
 	p := news(listOf(numbered(0, 5)))
-	p.Message = "Subject: else\n\nhi\n"
+	p.Message = "From: news@example.com\nSubject: else\n\nhi\n"
 	_, err := h.Publish(t.Context(), p)
 	if changed, ok := errors.AsType[*campaign.MessageChangedError](err); !ok || changed.Campaign != "news" {
 		t.Errorf("with another message: %v", err)
@@ -200,10 +202,10 @@ func TestAPublicationWithoutABatchLeavesNothing(t *testing.T) {
 		want error
 	}{
 		"empty":  {"# nobody\n", campaign.ErrEmptyList},
-		"broken": {"email\n\"", new(campaign.LineError)},
+		"broken": {"email\n\"", new(list.Error)},
 	} {
 		_, err := h.Publish(t.Context(), news(listOf(tc.list)))
-		if _, line := errors.AsType[*campaign.LineError](err); !errors.Is(err, tc.want) && !line {
+		if _, line := errors.AsType[*list.Error](err); !errors.Is(err, tc.want) && !line {
 			t.Errorf("%s: %v", name, err)
 		}
 		if _, found := h.record("news"); found {
@@ -231,7 +233,7 @@ func TestBatchesThatAreNotOnRecordBindTheirCampaign(t *testing.T) {
 	record.Batches, record.Recipients, record.Complete = 0, 0, false
 	h.putRecord("news", record)
 	other := news(listOf(numbered(0, 5)))
-	other.Message = "Subject: else\n\nhi\n"
+	other.Message = "From: news@example.com\nSubject: else\n\nhi\n"
 	for _, where := range []string{"queue", "journals"} {
 		other.List = listOf(numbered(0, 5))
 		_, err := h.Publish(t.Context(), other)
@@ -260,7 +262,7 @@ func TestWhatIsWrongWithAPublicationIsToldByField(t *testing.T) {
 		}
 	}
 	p := news(listOf(numbered(0, 3)))
-	p.Message, p.Inline = "Subject: t\n\nj\xfcrgen\n", true
+	p.Message, p.Inline = "From: news@example.com\nSubject: t\n\nj\xfcrgen\n", true
 	_, err := h.Publish(t.Context(), p)
 	if wrong, ok := errors.AsType[*envelope.FieldError](err); !ok || wrong.Field != "message" {
 		t.Errorf("inline, and not UTF-8: error is %v", err)
@@ -270,7 +272,7 @@ func TestWhatIsWrongWithAPublicationIsToldByField(t *testing.T) {
 func TestABatchThatIsTooLargeSaysWhatWouldFit(t *testing.T) {
 	t.Parallel()
 	h := newHouse(t, campaign.Options{})
-	long := strings.Repeat("x", 100) + "."
+	long := strings.Repeat("x", 50) + "."
 	var list strings.Builder
 	for r := range strings.FieldsSeq(numbered(0, 20_000)) {
 		list.WriteString(long + r + "\n")
@@ -286,7 +288,7 @@ func TestABatchThatIsTooLargeSaysWhatWouldFit(t *testing.T) {
 	if _, err := h.Publish(t.Context(), p); err != nil {
 		t.Errorf("with batches of %d: %v", large.Fit, err)
 	}
-	p.Campaign, p.Inline, p.Message = "inline", true, "Subject: t\n\n"+strings.Repeat("long\n", 250_000)
+	p.Campaign, p.Inline, p.Message = "inline", true, "From: news@example.com\nSubject: t\n\n"+strings.Repeat("long\n", 250_000)
 	p.List = listOf(numbered(0, 1))
 	_, err = h.Publish(t.Context(), p)
 	if large, ok := errors.AsType[*campaign.TooLargeError](err); !ok || large.Fit != 0 {
