@@ -3,7 +3,6 @@ package main
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -187,7 +186,7 @@ func (o *benchOptions) run(ctx context.Context, s *streams) (err error) {
 		return err
 	}
 	if o.json {
-		return json.NewEncoder(s.out).Encode(h.result)
+		return encoder(s.out, isTerminal(s.out)).Encode(h.result)
 	}
 	return h.print(s.out, where)
 }

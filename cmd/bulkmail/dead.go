@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"strconv"
@@ -109,7 +108,7 @@ func newDeadList(s *streams) *cobra.Command {
 
 func listDead(ctx context.Context, s *streams, campaigns *campaign.Client, name string, asJSON bool) error {
 	t := newTable("#number", "time", "campaign", "batch", "cause", "#recipients", "codes", "reason")
-	enc := json.NewEncoder(s.out)
+	enc := encoder(s.out, isTerminal(s.out))
 	for l, err := range campaigns.DeadLetters(ctx, name) {
 		if err != nil {
 			return err

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 	"os"
 	"strconv"
@@ -50,7 +49,7 @@ type classified struct {
 
 func classifyFiles(s *streams, files []string, asJSON bool) error {
 	t := newTable("file", "kind", "recipient", "hard", "reason", "enhanced", "code")
-	lines := json.NewEncoder(s.out)
+	lines := encoder(s.out, isTerminal(s.out))
 	lines.SetEscapeHTML(false)
 	for _, file := range files {
 		report, err := readReport(s, file)

@@ -17,6 +17,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"bulkmail/envelope/escape"
 	"bulkmail/subjects"
 	"bulkmail/subjects/campaign"
 )
@@ -32,11 +33,12 @@ no worker has taken up yet have none, and are counted on standard error.
 Statuses: ` + statusNames() + `.
 deferred alone is not final: it will be tried again.`,
 		Example: `  bulkmail outcomes news > news.csv
-  bulkmail outcomes news --status rejected --format json`,
+  bulkmail outcomes news --status rejected,expired --format json`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if status != "" && !slices.Contains(subjects.Statuses(), subjects.Status(status)) {
-				return usage(cmd, fmt.Errorf("--status %q is unknown; use %s", status, statusNames()))
+			wanted, err := statusesOf(status)
+			if err != nil {
+				return usage(cmd, err)
 			}
 			if format != "csv" && format != "json" {
 				return usage(cmd, fmt.Errorf("--format %q is unknown; use csv or json", format))
@@ -44,15 +46,30 @@ deferred alone is not final: it will be tried again.`,
 			if !subjects.ValidID(args[0]) {
 				return usage(cmd, badCampaign(args[0]))
 			}
-			return runOutcomes(cmd.Context(), s, args[0], subjects.Status(status), format)
+			return runOutcomes(cmd.Context(), s, args[0], wanted, format)
 		},
 		ValidArgsFunction: completeCampaign(),
 	}
-	cmd.Flags().StringVar(&status, "status", "", "only recipients in this `status`")
+	cmd.Flags().StringVar(&status, "status", "", "only recipients in this `STATUS`, or in one of several, separated by commas")
 	cmd.Flags().StringVar(&format, "format", "csv", "`csv` or json (one object a line)")
 	completeWords(cmd, "format", "csv", "json")
 	completeWords(cmd, "status", strings.Split(statusNames(), ", ")...)
 	return cmd
+}
+
+// statusesOf reads statuses separated by commas; none is all.
+func statusesOf(text string) (wanted []subjects.Status, err error) {
+	if text == "" {
+		return nil, nil
+	}
+	for name := range strings.SplitSeq(text, ",") {
+		status := subjects.Status(strings.TrimSpace(name))
+		if !slices.Contains(subjects.Statuses(), status) {
+			return nil, fmt.Errorf("--status %q is unknown; use %s", name, statusNames())
+		}
+		wanted = append(wanted, status)
+	}
+	return wanted, nil
 }
 
 func statusNames() string {
@@ -63,7 +80,7 @@ func statusNames() string {
 	return strings.Join(names, ", ")
 }
 
-func runOutcomes(ctx context.Context, s *streams, name string, status subjects.Status, format string) error {
+func runOutcomes(ctx context.Context, s *streams, name string, wanted []subjects.Status, format string) error {
 	c, err := connect(ctx, s, "outcomes")
 	if err != nil {
 		return err
@@ -71,12 +88,9 @@ func runOutcomes(ctx context.Context, s *streams, name string, status subjects.S
 	defer c.nc.Close()
 	campaigns := c.campaigns(s)
 
-	var filter campaign.Filter
-	if status != "" {
-		filter.Status = []subjects.Status{status}
-	}
+	filter := campaign.Filter{Status: wanted}
 	buffered := bufio.NewWriter(s.out)
-	write := newOutcomeWriter(buffered, format)
+	write := newOutcomeWriter(buffered, format, isTerminal(s.out))
 	for o, err := range campaigns.Outcomes(ctx, name, filter) {
 		if unreadable, ok := errors.AsType[*campaign.EntryError](err); ok {
 			warnUnreadable(s, []*campaign.EntryError{unreadable})
@@ -105,22 +119,25 @@ func runOutcomes(ctx context.Context, s *streams, name string, status subjects.S
 	return err
 }
 
-// outcomeWriter writes outcomes as CSV or JSON lines.
+// outcomeWriter writes outcomes as CSV or JSON lines. Replies and addresses are
+// strangers' texts: no cell is a formula of a spreadsheet, and a terminal obeys
+// nothing.
 type outcomeWriter struct {
-	csv  *csv.Writer
-	json *json.Encoder
+	csv      *csv.Writer
+	json     *json.Encoder
+	terminal bool
 }
 
-func newOutcomeWriter(w io.Writer, format string) *outcomeWriter {
+func newOutcomeWriter(w io.Writer, format string, terminal bool) *outcomeWriter {
 	if format == "json" {
-		enc := json.NewEncoder(w)
+		enc := encoder(w, terminal)
 		enc.SetEscapeHTML(false)
 		return &outcomeWriter{json: enc}
 	}
 	c := csv.NewWriter(w)
 	// An error stays with the writer and shows at flush.
 	_ = c.Write([]string{"campaign", "batch", "recipient", "status", "relay", "code", "enhanced", "text", "attempt", "time"})
-	return &outcomeWriter{csv: c}
+	return &outcomeWriter{csv: c, terminal: terminal}
 }
 
 func (w *outcomeWriter) flush() error {
@@ -135,10 +152,35 @@ func (w *outcomeWriter) outcome(o *campaign.Outcome) error {
 	if w.json != nil {
 		return w.json.Encode(o)
 	}
-	return w.csv.Write([]string{
+	row := []string{
 		o.Campaign, o.Batch, o.Recipient, string(o.Status), o.Relay, strconv.Itoa(o.Code), o.Enhanced, o.Text,
 		strconv.Itoa(o.Attempt), o.Time.Format(time.RFC3339Nano),
-	})
+	}
+	for i, cell := range row {
+		if w.terminal {
+			cell = escape.Terminal(cell)
+		}
+		row[i] = escape.Cell(cell)
+	}
+	return w.csv.Write(row)
+}
+
+// encoder writes JSON, one value a line, that does nothing to a terminal.
+func encoder(w io.Writer, terminal bool) *json.Encoder {
+	if terminal {
+		w = shownJSON{w}
+	}
+	return json.NewEncoder(w)
+}
+
+// shownJSON makes what is written, a whole text at a time, safe for a terminal.
+type shownJSON struct{ io.Writer }
+
+func (w shownJSON) Write(text []byte) (int, error) {
+	if _, err := w.Writer.Write(escape.JSON(text)); err != nil {
+		return 0, err
+	}
+	return len(text), nil
 }
 
 func sortedKeys[K cmp.Ordered, V any](m map[K]V) []K {

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"iter"
@@ -304,7 +303,7 @@ func (o *publishOptions) report(s *streams, receipt campaign.Receipt, summary *c
 		if summary != nil {
 			result.Outcomes = finalOutcomes(summary)
 		}
-		if err := json.NewEncoder(s.out).Encode(result); err != nil {
+		if err := encoder(s.out, isTerminal(s.out)).Encode(result); err != nil {
 			return err
 		}
 	} else {

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"crypto/tls"
-	"encoding/json"
 	"fmt"
 	"strings"
 	"time"
@@ -33,7 +32,7 @@ func checkRelays(ctx context.Context, s *streams, asJSON bool) error {
 		return err
 	}
 	t := newTable("relay", "url", "result", "took", "greeting", "tls", "certificate ends", "auth", "limits", "offers")
-	enc := json.NewEncoder(s.out)
+	enc := encoder(s.out, isTerminal(s.out))
 	bad := 0
 	for _, r := range relays {
 		one := check(ctx, r)

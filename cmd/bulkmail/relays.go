@@ -145,7 +145,7 @@ func listRelays(ctx context.Context, s *streams, asJSON bool) error {
 		l.Relays = append(l.Relays, one)
 	}
 	if asJSON {
-		enc := json.NewEncoder(s.out)
+		enc := encoder(s.out, isTerminal(s.out))
 		enc.SetIndent("", "  ")
 		return enc.Encode(l)
 	}

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"strings"
 	"time"
@@ -81,7 +80,7 @@ func (c *client) printRelays(ctx context.Context, s *streams, asJSON bool) error
 	}
 	list := relayStatuses(workers)
 	if asJSON {
-		enc := json.NewEncoder(s.out)
+		enc := encoder(s.out, isTerminal(s.out))
 		for _, r := range list {
 			if err := enc.Encode(r); err != nil {
 				return err

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"time"
 
@@ -126,7 +125,7 @@ func printStatuses(s *streams, list []campaignStatus, asJSON bool) error {
 		warnUnreadable(s, l.Unreadable)
 	}
 	if asJSON {
-		enc := json.NewEncoder(s.out)
+		enc := encoder(s.out, isTerminal(s.out))
 		for _, l := range list {
 			if err := enc.Encode(l); err != nil {
 				return err

@@ -7,6 +7,9 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"bulkmail/subjects"
+	"bulkmail/subjects/campaign"
 )
 
 func TestATableAlignsFiguresToTheRight(t *testing.T) {
@@ -66,5 +69,20 @@ func TestNumbersAreWrittenInThousands(t *testing.T) {
 	}
 	if got := limit(0) + limit(1500); got != "-1,500" {
 		t.Errorf("limits are %q", got)
+	}
+}
+
+func TestOutcomesOnATerminalDoNothingToIt(t *testing.T) {
+	t.Parallel()
+	o := &campaign.Outcome{Campaign: "news", Batch: "1", Recipient: "ann@x.test", Status: subjects.Rejected, Text: "=1 \u202e\x9b31m"}
+	for format, want := range map[string]string{
+		"csv":  `'=1 \u202e\x9b31m`,
+		"json": `"text":"=1 \u202e\ufffd31m"`,
+	} {
+		var out strings.Builder
+		w := newOutcomeWriter(&out, format, true)
+		if err := errors.Join(w.outcome(o), w.flush()); err != nil || !strings.Contains(out.String(), want) {
+			t.Errorf("%s: %s, %v", format, out.String(), err)
+		}
 	}
 }

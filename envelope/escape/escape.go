@@ -1,14 +1,16 @@
 // Package escape makes text from outside harmless where people read it:
-// [Cell] in a spreadsheet, [Terminal] on a terminal. Replies of servers,
+// [Cell] in a spreadsheet, [Terminal] on a terminal, [JSON] on a terminal too. Replies of servers,
 // addresses and names are written by strangers.
 //
-// Both leave ordinary text as it is, and cost nothing then.
+// All leave ordinary text as it is, and cost nothing then.
 package escape
 
 import (
+	"bytes"
 	"fmt"
 	"strings"
 	"unicode"
+	"unicode/utf16"
 	"unicode/utf8"
 )
 
@@ -82,6 +84,29 @@ func Terminal(s string) string {
 		i += n
 	}
 	return b.String()
+}
+
+// JSON is a JSON text that means the same and does nothing to a terminal: what is
+// not seen is written as \u escapes. JSON itself asks that of control characters
+// below U+0020 alone. Line ends and tabs stay.
+func JSON(text []byte) []byte {
+	hidden := func(r rune) bool { return r != '\n' && r != '\t' && !seen(r, 3) }
+	if bytes.IndexFunc(text, hidden) < 0 {
+		return text
+	}
+	out := make([]byte, 0, len(text)+16)
+	for _, r := range string(text) {
+		switch {
+		case !hidden(r):
+			out = utf8.AppendRune(out, r)
+		case r > 0xffff:
+			high, low := utf16.EncodeRune(r)
+			out = fmt.Appendf(out, `\u%04x\u%04x`, high, low)
+		default:
+			out = fmt.Appendf(out, `\u%04x`, r)
+		}
+	}
+	return out
 }
 
 // seen tells whether a terminal shows r, n octets long in UTF-8, and does

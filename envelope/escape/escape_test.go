@@ -1,6 +1,7 @@
 package escape_test
 
 import (
+	"encoding/json"
 	"fmt"
 	"strings"
 	"testing"
@@ -92,4 +93,25 @@ func FuzzTerminal(f *testing.F) {
 			}
 		}
 	})
+}
+
+func TestJSONOnATerminalMeansTheSameAndDoesNothing(t *testing.T) {
+	t.Parallel()
+	for _, text := range []string{"", "plain", "J\u00f6rg\u200d", "a\u001b\u007f\u009b31m\u202eb\u2028", "tag \U000e0041", "quote \" \\ <b>\n"} {
+		encoded, err := json.Marshal(map[string]string{"text": text})
+		if err != nil {
+			t.Fatal(err)
+		}
+		safe := escape.JSON(append(encoded, '\n'))
+		var back map[string]string
+		if err := json.Unmarshal(safe, &back); err != nil || back["text"] != text {
+			t.Errorf("%q becomes %s, which means %q, %v", text, safe, back["text"], err)
+		}
+		if shown := strings.TrimSuffix(string(safe), "\n"); escape.Terminal(shown) != shown {
+			t.Errorf("%q becomes %q", text, safe)
+		}
+	}
+	if got := string(escape.JSON([]byte("{\n\t\"a\": 1}"))); got != "{\n\t\"a\": 1}" {
+		t.Errorf("indented JSON becomes %s", got)
+	}
 }
