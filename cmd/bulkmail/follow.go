@@ -6,22 +6,71 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"time"
 
+	"bulkmail/envelope/escape"
 	"bulkmail/subjects"
 	"bulkmail/subjects/campaign"
 )
 
-// follow waits until a campaign is through and shows how far it is.
+// lullAfter is how long nothing moves until somebody asks why, and how often.
+const lullAfter = time.Second
+
+// A lull is why nothing of a campaign moves, as far as it was told.
+type lull struct {
+	campaigns *campaign.Client
+	campaign  string
+
+	seen  int       // results; more of them is movement
+	moved time.Time // when there were more, or somebody asked
+	told  campaign.Reason
+}
+
+// look returns a reason that is new: it was not told, or it has gone.
+func (l *lull) look(ctx context.Context, now *campaign.Summary) (r campaign.Reason, isNew bool) {
+	seen := 0
+	for _, n := range now.Outcomes {
+		seen += n
+	}
+	switch {
+	case seen != l.seen:
+		l.seen, l.moved = seen, time.Now()
+	case time.Since(l.moved) < lullAfter:
+		return l.told, false
+	default:
+		l.moved = time.Now()
+		var err error
+		r, err = l.campaigns.Reason(ctx, l.campaign)
+		switch {
+		case err != nil:
+			r = campaign.Reason{Code: campaign.ReasonBroker, Text: err.Error()}
+		case r.Code == campaign.ReasonNone && now.Resting > 0:
+			r = campaign.Reason{Code: campaign.ReasonResting, Text: count(now.Resting, "recipient was", "recipients were") + " deferred, for the next attempt"}
+		}
+	}
+	isNew = r != l.told
+	l.told = r
+	return r, isNew
+}
+
+// follow waits until a campaign is through and shows how far it is, and why it does
+// not move.
 func follow(ctx context.Context, s *streams, campaigns *campaign.Client, name string) (*campaign.Summary, error) {
 	var shown *progress
 	var summary *campaign.Summary
 	var failed error
+	quiet := lull{campaigns: campaigns, campaign: name, moved: time.Now()}
 	for now, err := range campaigns.Follow(ctx, name) {
 		if failed = err; now == nil {
 			break
 		}
 		if summary = now; shown == nil {
 			shown = newProgress(s.err, "final", now.Published)
+		}
+		if err == nil && ctx.Err() == nil {
+			if why, isNew := quiet.look(ctx, now); isNew && why.Code != campaign.ReasonNone && ctx.Err() == nil {
+				shown.say("waiting: " + escape.Terminal(why.Text))
+			}
 		}
 		shown.set(now.Final(), note(now))
 	}

@@ -4,19 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"iter"
-	"os"
 	"path/filepath"
 	"regexp"
 	"strings"
 	"time"
-	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 
 	"bulkmail/envelope"
-	"bulkmail/envelope/escape"
-	"bulkmail/envelope/list"
 	"bulkmail/subjects"
 	"bulkmail/subjects/campaign"
 )
@@ -27,7 +22,10 @@ type publishOptions struct {
 	column                  string
 	batchSize               int
 	wait, inline, json      bool
+	maxFailed               string
 	list                    string
+
+	mayFail mayFail // of maxFailed
 }
 
 func newPublish(s *streams) *cobra.Command {
@@ -37,30 +35,34 @@ func newPublish(s *streams) *cobra.Command {
 		Short: "Put a list of recipients and a message on the queue",
 		Long: `Put a list of recipients and a message on the queue, in batches.
 
-LIST is a file, or - for standard input:
+LIST is a file of addresses, one a line ("Ann <ann@example.net>" too, # begins a
+comment), or - for standard input. These are lists as well:
 
-  text      one address a line or several, "Ann <ann@example.net>" too; # begins a
-            comment
-  CSV       separated by commas, semicolons, tabs or |; the column of addresses
-            is found by its name (Email, E-Mail Address, Adresse e-mail …) and by
-            what stands in it, or named by --column
-  JSON      one object a line, with "email" or "to"
-  outcomes  what bulkmail outcomes prints, as CSV or JSON
+  CSV   separated by commas, semicolons, tabs or |; the column of addresses is
+        found by its name (Email, E-Mail Address, Adresse e-mail …) and by what
+        stands in it, or named by --column
+  JSON  one object a line, with "email" or "to"
 
-as UTF-8, UTF-16 or Windows-1252, and compressed by gzip or not. It is read as a
-stream and grouped by domain on the way. What is no such list, or has half of its
-first hundred lines unusable, is refused before anything is sent. Other lines that
-hold no address are published too, so that they get an outcome like everybody else
-(rejected, 553), and are named at the end.
+and what bulkmail outcomes prints; in UTF-8, UTF-16 or Windows-1252, compressed by
+gzip or not. A list is read as a stream and grouped by domain on the way. What is no
+list, or has half of its first hundred lines unusable, is refused before anything is
+sent. Other lines that hold no address are published too, so that they get an
+outcome like everybody else (rejected, 553), and are named at the end.
 
 The message is refused without From, with two of From, To, Subject, Date or
 Message-ID, and with encoded words in wrong places. Bcc is taken out; Date,
 Message-ID and MIME-Version are added where they are missing.
 
+With --wait it says why nothing moves while nothing does, and ends with what became
+of everybody, the time taken and the command that lists who did not get it. The exit
+code is 1 if more than --max-failed recipients were rejected, expired, are in doubt
+or were cancelled (suppressed ones do not count), or if somebody cancelled the
+campaign. While it is paused, publish waits on.
+
 It can be repeated: who was published in this campaign before is left out, so an
 interrupted run, or a list with some more addresses, sends nothing twice.`,
 		Example: `  bulkmail publish --from news@example.com --message hello.eml --wait list.txt
-  bulkmail publish --from 'News <news@example.com>' --message hello.eml --column 'Work Email' export.csv.gz
+  bulkmail publish --from news@example.com --message hello.eml --column Work list.csv.gz
   grep @example.net list.txt | bulkmail publish --from '' --message hello.eml --campaign test -`,
 		Args: cobra.ExactArgs(1),
 		ValidArgsFunction: func(cmd *cobra.Command, args []string, typed string) ([]string, cobra.ShellCompDirective) {
@@ -84,6 +86,7 @@ interrupted run, or a list with some more addresses, sends nothing twice.`,
 	flags.StringVar(&o.column, "column", "", "`COLUMN` of a table with the addresses, by name or number (default: found)")
 	flags.IntVar(&o.batchSize, "batch-size", campaign.DefaultBatchSize, "recipients a batch")
 	flags.BoolVar(&o.wait, "wait", false, "wait until every recipient has a final outcome")
+	flags.StringVar(&o.maxFailed, "max-failed", "0", "with --wait, the exit code is 1 if more than `N` recipients, or N% of them, did not get it")
 	flags.BoolVar(&o.inline, "inline", false, "put the message into every batch instead of the object store")
 	flags.BoolVar(&o.json, "json", false, "print the result as JSON")
 	for _, name := range []string{"from", "message"} {
@@ -104,6 +107,10 @@ func (o *publishOptions) check() error {
 	if o.campaign != "" && !subjects.ValidID(o.campaign) {
 		problems = append(problems, fmt.Errorf("--campaign %q: use 1 to 64 letters, digits, - or _", o.campaign))
 	}
+	var err error
+	if o.mayFail, err = parseMayFail(o.maxFailed); err != nil {
+		problems = append(problems, err)
+	}
 	if o.batchSize < 1 {
 		problems = append(problems, fmt.Errorf("--batch-size %d: use 1 or more", o.batchSize))
 	}
@@ -123,6 +130,7 @@ func bareSender(from string) string {
 }
 
 func (o *publishOptions) run(ctx context.Context, s *streams) error {
+	began := time.Now()
 	raw, err := o.readMessage(s)
 	if err != nil {
 		return err
@@ -152,94 +160,13 @@ func (o *publishOptions) run(ctx context.Context, s *streams) error {
 		return o.explain(receipt, err)
 	}
 	if !o.wait {
-		return o.report(s, receipt, nil)
+		return o.report(s, receipt, nil, 0)
 	}
 	summary, err := follow(ctx, s, campaigns, o.campaign)
 	if err != nil {
 		return err
 	}
-	return o.report(s, receipt, summary)
-}
-
-// readMessage reads the message, says what its author should know, and refuses what
-// should not be sent.
-func (o *publishOptions) readMessage(s *streams) (string, error) {
-	raw, err := os.ReadFile(o.message)
-	if err != nil {
-		return "", fmt.Errorf("--message: %w", err)
-	}
-	checks, err := campaign.CheckMessage(string(raw))
-	if err != nil {
-		return "", o.aboutMessage(err)
-	}
-	for _, c := range checks {
-		if c.Level == campaign.LevelWarning || c.Rule == "bcc" {
-			fmt.Fprintf(s.err, "bulkmail: %s: %s\n", o.message, c.Text)
-		}
-	}
-	if err := campaign.Refused(checks); err != nil {
-		return "", o.aboutMessage(err)
-	}
-	if o.inline && !utf8.Valid(raw) {
-		return "", fmt.Errorf("--message %s: it is not UTF-8, which a batch must be: leave out --inline", o.message)
-	}
-	return string(raw), nil
-}
-
-// aboutMessage names the file in what is wrong with the message.
-func (o *publishOptions) aboutMessage(err error) error {
-	if field, ok := errors.AsType[*envelope.FieldError](err); ok && field.Field == "message" {
-		err = errors.New(field.Reason)
-	}
-	return fmt.Errorf("--message %s: %w", o.message, err)
-}
-
-// openList opens the list and judges its first lines.
-func (o *publishOptions) openList(s *streams) (l *list.List, closeList func(), err error) {
-	in, closeList := s.in, func() {}
-	if o.list != "-" {
-		f, err := os.Open(o.list)
-		if err != nil {
-			return nil, nil, err
-		}
-		in, closeList = f, func() { f.Close() }
-	}
-	if l, err = list.Open(in, list.Options{Column: o.column}); err != nil {
-		closeList()
-		return nil, nil, fmt.Errorf("%s: %w", o.list, err)
-	}
-	return l, closeList, nil
-}
-
-// namedLines is how many unusable lines are named; who wants more of them has
-// --json and outcomes.
-const namedLines = 20
-
-// warnUnusable names the lines that hold no address.
-func (o *publishOptions) warnUnusable(s *streams, lines []campaign.Unusable, blank int) {
-	for _, u := range lines[:min(len(lines), namedLines)] {
-		fmt.Fprintf(s.err, "bulkmail: %s: line %d: %q: %s\n", o.list, u.Line, u.Text, escape.Terminal(u.Reason))
-	}
-	if len(lines) > 0 {
-		fmt.Fprintf(s.err, "bulkmail: %s: %s no address that can be sent to, and end as rejected, 553\n", o.list, count(len(lines), "line has", "lines have"))
-	}
-	if blank > 0 {
-		fmt.Fprintf(s.err, "bulkmail: %s: %s no address, and left out\n", o.list, count(blank, "row has", "rows have"))
-	}
-}
-
-// of names the list in its errors.
-func of(name string, list iter.Seq2[campaign.Recipient, error]) iter.Seq2[campaign.Recipient, error] {
-	return func(yield func(campaign.Recipient, error) bool) {
-		for r, err := range list {
-			if err != nil {
-				err = fmt.Errorf("%s: %w", name, err)
-			}
-			if !yield(r, err) {
-				return
-			}
-		}
-	}
+	return o.report(s, receipt, summary, time.Since(began))
 }
 
 // publish publishes and shows how far that is.
@@ -291,37 +218,4 @@ func tooLarge(e *campaign.TooLargeError) error {
 		return fmt.Errorf("with the message inline a batch has %s bytes, and the broker takes %s: leave out --inline, then the message is stored once, or raise the broker's max_payload", number(e.Bytes), number(e.Limit))
 	}
 	return fmt.Errorf("a batch of %s recipients has %s bytes, and the broker takes %s: use a smaller --batch-size, for example %d", number(e.Recipients), number(e.Bytes), number(e.Limit), e.Fit)
-}
-
-// report prints the result; summary is nil for who does not wait.
-func (o *publishOptions) report(s *streams, receipt campaign.Receipt, summary *campaign.Summary) error {
-	if o.json {
-		result := struct {
-			campaign.Receipt
-			Outcomes map[subjects.Status]int `json:"outcomes,omitempty"`
-		}{receipt, nil}
-		if summary != nil {
-			result.Outcomes = finalOutcomes(summary)
-		}
-		if err := encoder(s.out, isTerminal(s.out)).Encode(result); err != nil {
-			return err
-		}
-	} else {
-		line := fmt.Sprintf("campaign %s: %s in %s published", o.campaign, count(receipt.Recipients, "recipient", "recipients"), count(receipt.Batches, "batch", "batches"))
-		if receipt.Repeated > 0 {
-			line += fmt.Sprintf(", %s left out (in the list twice, or published before)", number(receipt.Repeated))
-		}
-		if _, err := fmt.Fprintln(s.out, line); err != nil {
-			return err
-		}
-		if summary != nil {
-			if err := printSummary(s.out, summary); err != nil {
-				return err
-			}
-		}
-	}
-	if summary == nil || len(summary.Dead) == 0 {
-		return nil
-	}
-	return fmt.Errorf("%s went to the dead letters, the first because of: %s", count(len(summary.Dead), "batch", "batches"), summary.Dead[0].Reason)
 }

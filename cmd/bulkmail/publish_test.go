@@ -8,6 +8,7 @@ import (
 	"io"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -116,9 +117,9 @@ func TestWhoWaitsIsToldOfDeadLetters(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	o := publishOptions{campaign: "news", wait: true}
+	o := publishOptions{campaign: "news", wait: true, mayFail: mayFail{text: "0"}}
 	want := `1 batch went to the dead letters, the first because of: message_ref: there is no object "` + campaign.Digest(helloMessage) + `" in the object store`
-	if err := o.report(s, receipt, summary); err == nil || err.Error() != want {
+	if err := o.report(s, receipt, summary, time.Second); err == nil || err.Error() != want {
 		t.Errorf("error is %v, want %s", err, want)
 	}
 	worker.drain(t)
@@ -153,6 +154,53 @@ total      3,000         2        1         4
 	text, err := json.Marshal(finalOutcomes(summary))
 	if err != nil || string(text) != `{"accepted":3000,"expired":1,"rejected":2}` {
 		t.Errorf("as JSON: %s, %v", text, err)
+	}
+}
+
+func TestSomeMayFail(t *testing.T) {
+	t.Parallel()
+	for _, tc := range []struct {
+		text              string
+		failed, published int
+		want              bool
+	}{
+		{"0", 0, 10, false}, {"0", 1, 10, true}, {"2", 2, 10, false}, {"2", 3, 10, true},
+		{"10%", 10, 100, false}, {"10%", 11, 100, true}, {"0.5%", 1, 200, false}, {"0.5%", 2, 200, true}, {"0%", 1, 10, true}, {"0%", 0, 10, false},
+	} {
+		m, err := parseMayFail(tc.text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := m.exceeded(tc.failed, tc.published); got != tc.want {
+			t.Errorf("%d of %d with %s: %v", tc.failed, tc.published, tc.text, got)
+		}
+	}
+	for _, text := range []string{"", "x", "-1", "101%", "-1%", "NaN%", "%"} {
+		if _, err := parseMayFail(text); err == nil {
+			t.Errorf("%q is taken", text)
+		}
+	}
+}
+
+func TestAnEndOfAWaitIsAFailureWhenTooManyDidNotGetIt(t *testing.T) {
+	t.Parallel()
+	o := publishOptions{campaign: "news", mayFail: mayFail{n: 2, text: "2"}}
+	summary := func(rejected, expired, inDoubt, cancelled int) *campaign.Summary {
+		return &campaign.Summary{Published: 10, State: subjects.CampaignRunning, Outcomes: map[subjects.Status]int{
+			subjects.Rejected: rejected, subjects.Expired: expired, subjects.InDoubt: inDoubt, subjects.Cancelled: cancelled, subjects.Suppressed: 5, subjects.Deferred: 7,
+		}}
+	}
+	if err := o.failure(summary(1, 1, 0, 0)); err != nil {
+		t.Errorf("two: %v", err)
+	}
+	const want = "4 of 10 did not get it, which is more than --max-failed 2: see bulkmail outcomes news --status rejected,expired,in_doubt,cancelled"
+	if err := o.failure(summary(1, 1, 1, 1)); err == nil || err.Error() != want {
+		t.Errorf("four: %v", err)
+	}
+	cancelled := summary(0, 0, 0, 0)
+	cancelled.State = subjects.CampaignCancelled
+	if err := o.failure(cancelled); err == nil || err.Error() != "campaign news was cancelled" {
+		t.Errorf("cancelled: %v", err)
 	}
 }
 

@@ -120,7 +120,7 @@ func ExampleClient_Pause() {
 	}
 	fmt.Println("was", before)
 
-	_, err = client.Pause(ctx, "nws", "")
+	_, err = client.Resume(ctx, "nws", "")
 	fmt.Println(errors.Is(err, campaign.ErrNoCampaign), err)
 	// Output:
 	// news: paused by ann@office, because the subject is wrong; 0 of 2 are final

@@ -34,6 +34,9 @@ type Summary struct {
 	Outcomes map[subjects.Status]int
 	Relays   map[string]map[subjects.Status]int // by the relay that was asked; "": none was
 
+	Resting int                    // recipients that are deferred now, and wait for their next attempt
+	State   subjects.CampaignState // known at the end alone
+
 	Unreadable []*EntryError // entries of journals that were left out
 	Dead       []DeadLetter  // batches that could not be read; known at the end alone
 }
@@ -49,14 +52,34 @@ func (s *Summary) Final() int {
 	return n
 }
 
-func (s *Summary) add(_ string, _, after *subjects.Result) {
-	s.Outcomes[after.Status]++
-	of := s.Relays[after.Relay]
+// Failed is how many recipients did not get it for good: rejected, expired, in doubt
+// or cancelled. Who is suppressed was not to get it.
+func (s *Summary) Failed() int {
+	return s.Outcomes[subjects.Rejected] + s.Outcomes[subjects.Expired] + s.Outcomes[subjects.InDoubt] + s.Outcomes[subjects.Cancelled]
+}
+
+func (s *Summary) add(before, after *subjects.Result) {
+	if before != nil && before.Status == subjects.Deferred {
+		s.Resting--
+	}
+	if after.Status == subjects.Deferred {
+		s.Resting++
+	}
+	s.count(after.Relay, after.Status, 1)
+}
+
+func (s *Summary) count(relay string, status subjects.Status, n int) {
+	of := s.Relays[relay]
 	if of == nil {
 		of = make(map[subjects.Status]int)
-		s.Relays[after.Relay] = of
+		s.Relays[relay] = of
 	}
-	of[after.Status]++
+	if s.Outcomes[status] += n; s.Outcomes[status] == 0 {
+		delete(s.Outcomes, status)
+	}
+	if of[status] += n; of[status] == 0 {
+		delete(of, status)
+	}
 }
 
 // Wait waits until nothing of a campaign is left in the queue and returns what
@@ -100,6 +123,10 @@ func (c *Client) Follow(ctx context.Context, campaign string) iter.Seq2[*Summary
 				return
 			}
 		}
+		if f.summary.State, err = f.state(ctx); err != nil {
+			yield(f.summary, err)
+			return
+		}
 		if missing := f.summary.Published - f.summary.Final(); missing > 0 && len(f.summary.Dead) == 0 {
 			yield(f.summary, &MissingError{campaign, missing})
 		}
@@ -112,6 +139,7 @@ type follower struct {
 	campaign string
 	summary  *Summary
 	journals subjects.Journals
+	retried  retried
 	seen     uint64 // sequence of the last entry
 
 	look  time.Duration // until the next look at the queue
@@ -155,6 +183,7 @@ func (c *Client) follow(ctx context.Context, campaign string) (*follower, error)
 			Relays:    make(map[string]map[subjects.Status]int),
 		},
 		journals: make(subjects.Journals),
+		retried:  make(retried),
 		look:     firstLook,
 		entries:  make(chan jetstream.Msg),
 		failed:   make(chan error, 1),
@@ -208,6 +237,16 @@ func (f *follower) step(ctx context.Context) (ended bool, err error) {
 	}
 }
 
+// state is the campaign's, which somebody may have changed meanwhile.
+func (f *follower) state(ctx context.Context) (subjects.CampaignState, error) {
+	records, err := f.records(ctx)
+	if err != nil {
+		return "", err
+	}
+	record, _, err := records.get(ctx, f.campaign)
+	return record.State, err
+}
+
 func (f *follower) take(m jetstream.Msg) error {
 	meta, err := m.Metadata()
 	if err != nil {
@@ -219,7 +258,12 @@ func (f *follower) take(m jetstream.Msg) error {
 		f.summary.Unreadable = append(f.summary.Unreadable, unreadable)
 		return nil
 	}
-	f.journals.Fold(e.batch, e.Entry, f.summary.add)
+	f.journals.Fold(e.batch, e.Entry, func(_ string, before, after *subjects.Result) {
+		f.summary.add(before, after)
+		if relay, again := f.retried.fold(e.batch, before, after); again {
+			f.summary.count(relay, subjects.Expired, -1)
+		}
+	})
 	return nil
 }
 

@@ -37,8 +37,9 @@ func TestASummaryAddsUpWhatBecameOfRecipients(t *testing.T) {
 			"a": {subjects.Accepted: 1, subjects.Rejected: 1, subjects.Expired: 1, subjects.Deferred: 4},
 			"b": {subjects.Accepted: 2},
 		},
+		State: subjects.CampaignRunning,
 	}
-	if diff := cmp.Diff(want, got); diff != "" || got.Final() != 6 {
+	if diff := cmp.Diff(want, got); diff != "" || got.Final() != 6 || got.Failed() != 3 {
 		t.Errorf("%d are final\n%s", got.Final(), diff)
 	}
 	h.leavesNothing("Wait")

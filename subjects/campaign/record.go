@@ -84,13 +84,14 @@ func (r records) update(ctx context.Context, name string, change func(*subjects.
 }
 
 // Pause holds a campaign: envelopes in flight finish, nothing new is sent. Why
-// is on record, and may be empty. It returns the state of before. The error is
-// [ErrNoCampaign] where there is nothing of that name.
+// is on record, and may be empty. It returns the state of before. A name that
+// nobody has used yet may be paused: what is published under it waits.
 func (c *Client) Pause(ctx context.Context, campaign, why string) (subjects.CampaignState, error) {
 	return c.setState(ctx, campaign, subjects.CampaignPaused, why)
 }
 
-// Resume goes on with a campaign that was paused.
+// Resume goes on with a campaign that was paused. The error is [ErrNoCampaign] where
+// there is nothing of that name.
 func (c *Client) Resume(ctx context.Context, campaign, why string) (subjects.CampaignState, error) {
 	return c.setState(ctx, campaign, subjects.CampaignRunning, why)
 }
@@ -102,7 +103,8 @@ func (c *Client) Cancel(ctx context.Context, campaign, why string) (subjects.Cam
 }
 
 // setState changes the state of a campaign. Batches published by hand have no
-// record; they get one as long as there is anything of them.
+// record; they get one as long as there is anything of them, or when they are to
+// wait.
 func (c *Client) setState(ctx context.Context, campaign string, state subjects.CampaignState, why string) (before subjects.CampaignState, err error) {
 	if err := checkName(campaign); err != nil {
 		return "", err
@@ -113,7 +115,7 @@ func (c *Client) setState(ctx context.Context, campaign string, state subjects.C
 	}
 	if _, revision, err := records.get(ctx, campaign); err != nil {
 		return "", err
-	} else if revision == 0 {
+	} else if revision == 0 && state != subjects.CampaignPaused {
 		known, err := c.known(ctx, campaign)
 		if err != nil {
 			return "", err

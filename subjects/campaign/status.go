@@ -115,6 +115,7 @@ func (c *Client) statuses(ctx context.Context, only string) ([]Status, error) {
 // batches under way.
 func (c *Client) countOutcomes(ctx context.Context, subject string, of func(string) *Status) error {
 	journals := make(subjects.Journals)
+	retries := make(map[*Status]retried)
 	for e, err := range c.entries(ctx, subject) {
 		if unreadable, ok := errors.AsType[*EntryError](err); ok {
 			s := of(e.campaign)
@@ -125,16 +126,27 @@ func (c *Client) countOutcomes(ctx context.Context, subject string, of func(stri
 			return err
 		}
 		s := of(e.campaign)
+		if retries[s] == nil {
+			retries[s] = make(retried)
+		}
 		journals.Fold(e.subject, e.Entry, func(_ string, before, after *subjects.Result) {
 			if before != nil {
-				if s.Outcomes[before.Status]--; s.Outcomes[before.Status] == 0 {
-					delete(s.Outcomes, before.Status)
-				}
+				s.leaves(before.Status)
 			}
 			s.Outcomes[after.Status]++
+			if _, again := retries[s].fold(e.batch, before, after); again {
+				s.leaves(subjects.Expired)
+			}
 		})
 	}
 	return nil
+}
+
+// leaves takes a recipient out of those of a status.
+func (s *Status) leaves(status subjects.Status) {
+	if s.Outcomes[status]--; s.Outcomes[status] == 0 {
+		delete(s.Outcomes, status)
+	}
 }
 
 // complete adds what the record says to what the queue and the journals do. A

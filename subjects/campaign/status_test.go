@@ -201,17 +201,59 @@ func TestARecordKeepsTheLastChanges(t *testing.T) {
 	}
 }
 
-func TestOnlyWhatWasPublishedCanBePaused(t *testing.T) {
+func TestANameThatNobodyUsedYetCanBePausedAndNothingElse(t *testing.T) {
 	t.Parallel()
 	h := newHouse(t, campaign.Options{})
-	if _, err := h.Pause(t.Context(), "news", ""); !errors.Is(err, campaign.ErrNoCampaign) {
-		t.Errorf("error is %v", err)
+	for _, set := range []func() (subjects.CampaignState, error){
+		func() (subjects.CampaignState, error) { return h.Resume(t.Context(), "news", "") },
+		func() (subjects.CampaignState, error) { return h.Cancel(t.Context(), "news", "") },
+	} {
+		if _, err := set(); !errors.Is(err, campaign.ErrNoCampaign) {
+			t.Errorf("error is %v", err)
+		}
 	}
 	if _, err := h.Pause(t.Context(), "a.b", ""); err == nil {
 		t.Error("a name that cannot be is paused")
 	}
-	h.write("news", "b1", entry(subjects.Claimed, 1)) // has a journal, and no record
-	if before, err := h.Pause(t.Context(), "news", ""); before != subjects.CampaignRunning || err != nil {
+	if before, err := h.Pause(t.Context(), "news", "not yet"); before != subjects.CampaignRunning || err != nil {
 		t.Errorf("was %s, %v", before, err)
+	}
+	// What is published under it then waits.
+	if _, err := h.Publish(t.Context(), news(listOf(numbered(0, 3)))); err != nil {
+		t.Fatal(err)
+	}
+	if record, _ := h.record("news"); record.State != subjects.CampaignPaused || record.Recipients != 3 {
+		t.Errorf("on record: %+v", record)
+	}
+	h.write("other", "b1", entry(subjects.Claimed, 1)) // has a journal, and no record
+	if before, err := h.Pause(t.Context(), "other", ""); before != subjects.CampaignRunning || err != nil {
+		t.Errorf("was %s, %v", before, err)
+	}
+}
+
+// Whoever expired and was published again from the dead letters is in two batches.
+func TestWhoIsSentToAgainFromTheDeadLettersCountsOnce(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t, campaign.Options{})
+	h.putRecord("news", subjects.Campaign{State: subjects.CampaignRunning, Batches: 1, Recipients: 3, Complete: true})
+	h.write("news", "b1", entry(subjects.Done, 1, became(subjects.Accepted, "a", "1@x.test"), became(subjects.Expired, "a", "2@x.test"), became(subjects.Expired, "b", "3@x.test")))
+	check := func(want map[subjects.Status]int, finished bool) {
+		t.Helper()
+		s, err := h.Status(t.Context(), "news")
+		if diff := cmp.Diff(want, s.Outcomes); diff != "" || err != nil || s.Recipients != 3 || s.Finished != finished {
+			t.Errorf("%+v, %v\n%s", s, err, diff)
+		}
+	}
+	check(map[subjects.Status]int{subjects.Accepted: 1, subjects.Expired: 2}, true)
+	h.write("news", "b1-r7", entry(subjects.Recorded, 1, became(subjects.Accepted, "a", "2@x.test"), became(subjects.Deferred, "a", "3@x.test")))
+	check(map[subjects.Status]int{subjects.Accepted: 2, subjects.Deferred: 1}, false)
+	h.write("news", "b1-r7", entry(subjects.Done, 2, became(subjects.Expired, "a", "3@x.test")))
+	check(map[subjects.Status]int{subjects.Accepted: 2, subjects.Expired: 1}, true)
+	h.write("news", "b1-r7-r9", entry(subjects.Done, 1, became(subjects.Accepted, "a", "3@x.test")))
+	check(map[subjects.Status]int{subjects.Accepted: 3}, true)
+	s, err := h.Wait(t.Context(), "news")
+	want := map[string]map[subjects.Status]int{"a": {subjects.Accepted: 3, subjects.Deferred: 1}, "b": {}}
+	if diff := cmp.Diff(want, s.Relays); diff != "" || err != nil || s.Failed() != 0 {
+		t.Errorf("%+v, %v\n%s", s, err, diff)
 	}
 }
