@@ -22,6 +22,7 @@ type publishOptions struct {
 	column                  string
 	batchSize               int
 	wait, inline, json      bool
+	dryRun                  bool
 	maxFailed               string
 	list                    string
 
@@ -53,6 +54,11 @@ The message is refused without From, with two of From, To, Subject, Date or
 Message-ID, and with encoded words in wrong places. Bcc is taken out; Date,
 Message-ID and MIME-Version are added where they are missing.
 
+With --dry-run nothing is sent: it counts recipients, unusable and double lines,
+domains, envelopes and bytes, says how long the relays' caps let it take, and what
+receivers may mind in the message. It needs neither broker nor relays, and says more
+with BULKMAIL_NATS_URL, BULKMAIL_RELAYS or BULKMAIL_RELAYS_FILE.
+
 With --wait it says why nothing moves while nothing does, and ends with what became
 of everybody, the time taken and the command that lists who did not get it. The exit
 code is 1 if more than --max-failed recipients were rejected, expired, are in doubt
@@ -62,6 +68,7 @@ campaign. While it is paused, publish waits on.
 It can be repeated: who was published in this campaign before is left out, so an
 interrupted run, or a list with some more addresses, sends nothing twice.`,
 		Example: `  bulkmail publish --from news@example.com --message hello.eml --wait list.txt
+  bulkmail publish --from news@example.com --message hello.eml --dry-run list.txt
   bulkmail publish --from news@example.com --message hello.eml --column Work list.csv.gz
   grep @example.net list.txt | bulkmail publish --from '' --message hello.eml --campaign test -`,
 		Args: cobra.ExactArgs(1),
@@ -87,6 +94,7 @@ interrupted run, or a list with some more addresses, sends nothing twice.`,
 	flags.IntVar(&o.batchSize, "batch-size", campaign.DefaultBatchSize, "recipients a batch")
 	flags.BoolVar(&o.wait, "wait", false, "wait until every recipient has a final outcome")
 	flags.StringVar(&o.maxFailed, "max-failed", "0", "with --wait, the exit code is 1 if more than `N` recipients, or N% of them, did not get it")
+	flags.BoolVar(&o.dryRun, "dry-run", false, "send nothing, and say what would be sent, how long it takes and what is wrong")
 	flags.BoolVar(&o.inline, "inline", false, "put the message into every batch instead of the object store")
 	flags.BoolVar(&o.json, "json", false, "print the result as JSON")
 	for _, name := range []string{"from", "message"} {
@@ -131,9 +139,14 @@ func bareSender(from string) string {
 
 func (o *publishOptions) run(ctx context.Context, s *streams) error {
 	began := time.Now()
-	raw, err := o.readMessage(s)
+	raw, checks, err := o.readMessage()
 	if err != nil {
 		return err
+	}
+	if !o.dryRun {
+		if err := o.judgeMessage(s, checks); err != nil {
+			return err
+		}
 	}
 	l, closeList, err := o.openList(s)
 	if err != nil {
@@ -145,16 +158,19 @@ func (o *publishOptions) run(ctx context.Context, s *streams) error {
 		base = strings.Trim(notOfID.ReplaceAllString(base, "-"), "-")
 		o.campaign = base[:min(len(base), 48)] + "-" + campaign.Digest(raw)[:8]
 	}
+	p := campaign.Publication{
+		Campaign: o.campaign, From: o.from, Message: raw, List: of(o.list, campaign.Recipients(l)), BatchSize: o.batchSize, Inline: o.inline,
+	}
+	if o.dryRun {
+		return o.dryRunOf(ctx, s, p, checks)
+	}
 	c, err := connect(ctx, s, "publish")
 	if err != nil {
 		return err
 	}
 	defer c.nc.Close()
 	campaigns := c.campaigns(s)
-	receipt, err := publish(ctx, s, campaigns, campaign.Publication{
-		Campaign: o.campaign, From: o.from, Message: raw, List: of(o.list, campaign.Recipients(l)),
-		BatchSize: o.batchSize, Inline: o.inline,
-	})
+	receipt, err := publish(ctx, s, campaigns, p)
 	o.warnUnusable(s, receipt.Unusable, l.Blank())
 	if err != nil {
 		return o.explain(receipt, err)

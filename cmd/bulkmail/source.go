@@ -18,29 +18,33 @@ import (
 // tells all.
 var saidOfMessage = []string{"bcc", "body", "placeholder"}
 
-// readMessage reads the message, says what its author should know, and refuses what
-// should not be sent.
-func (o *publishOptions) readMessage(s *streams) (string, error) {
-	raw, err := os.ReadFile(o.message)
+// readMessage reads the message and looks at it.
+func (o *publishOptions) readMessage() (raw string, checks []campaign.Check, err error) {
+	data, err := os.ReadFile(o.message)
 	if err != nil {
-		return "", fmt.Errorf("--message: %w", err)
+		return "", nil, fmt.Errorf("--message: %w", err)
 	}
-	checks, err := campaign.CheckMessage(string(raw))
-	if err != nil {
-		return "", o.aboutMessage(err)
+	if checks, err = campaign.CheckMessage(string(data)); err != nil {
+		return "", nil, o.aboutMessage(err)
 	}
+	if o.inline && !utf8.Valid(data) {
+		return "", nil, fmt.Errorf("--message %s: it is not UTF-8, which a batch must be: leave out --inline", o.message)
+	}
+	return string(data), checks, nil
+}
+
+// judgeMessage says what the message's author should know, and refuses what should
+// not be sent.
+func (o *publishOptions) judgeMessage(s *streams, checks []campaign.Check) error {
 	for _, c := range checks {
 		if slices.Contains(saidOfMessage, c.Rule) {
 			fmt.Fprintf(s.err, "bulkmail: %s: %s\n", o.message, c.Text)
 		}
 	}
 	if err := campaign.Refused(checks); err != nil {
-		return "", o.aboutMessage(err)
+		return o.aboutMessage(err)
 	}
-	if o.inline && !utf8.Valid(raw) {
-		return "", fmt.Errorf("--message %s: it is not UTF-8, which a batch must be: leave out --inline", o.message)
-	}
-	return string(raw), nil
+	return nil
 }
 
 // aboutMessage names the file in what is wrong with the message.
