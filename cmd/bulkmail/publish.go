@@ -23,6 +23,7 @@ type publishOptions struct {
 	batchSize               int
 	wait, inline, json      bool
 	dryRun                  bool
+	test                    string
 	maxFailed               string
 	list                    string
 
@@ -59,6 +60,9 @@ domains, envelopes and bytes, says how long the relays' caps let it take, and wh
 receivers may mind in the message. It needs neither broker nor relays, and says more
 with BULKMAIL_NATS_URL, BULKMAIL_RELAYS or BULKMAIL_RELAYS_FILE.
 
+With --test the message goes to one address, and LIST to nobody. What became of it
+is printed, and kept in a campaign of its own that is deleted at the end.
+
 With --wait it says why nothing moves while nothing does, and ends with what became
 of everybody, the time taken and the command that lists who did not get it. The exit
 code is 1 if more than --max-failed recipients were rejected, expired, are in doubt
@@ -69,9 +73,15 @@ It can be repeated: who was published in this campaign before is left out, so an
 interrupted run, or a list with some more addresses, sends nothing twice.`,
 		Example: `  bulkmail publish --from news@example.com --message hello.eml --wait list.txt
   bulkmail publish --from news@example.com --message hello.eml --dry-run list.txt
+  bulkmail publish --from news@example.com --message hello.eml --test me@example.com
   bulkmail publish --from news@example.com --message hello.eml --column Work list.csv.gz
   grep @example.net list.txt | bulkmail publish --from '' --message hello.eml --campaign test -`,
-		Args: cobra.ExactArgs(1),
+		Args: func(cmd *cobra.Command, args []string) error {
+			if o.test != "" && len(args) == 0 {
+				return nil
+			}
+			return cobra.ExactArgs(1)(cmd, args)
+		},
 		ValidArgsFunction: func(cmd *cobra.Command, args []string, typed string) ([]string, cobra.ShellCompDirective) {
 			if len(args) > 0 {
 				return nil, cobra.ShellCompDirectiveNoFileComp
@@ -79,7 +89,9 @@ interrupted run, or a list with some more addresses, sends nothing twice.`,
 			return completeFiles(cmd, args, typed)
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
-			o.list = args[0]
+			if len(args) > 0 {
+				o.list = args[0]
+			}
 			if err := o.check(); err != nil {
 				return usage(cmd, err)
 			}
@@ -95,6 +107,7 @@ interrupted run, or a list with some more addresses, sends nothing twice.`,
 	flags.BoolVar(&o.wait, "wait", false, "wait until every recipient has a final outcome")
 	flags.StringVar(&o.maxFailed, "max-failed", "0", "with --wait, the exit code is 1 if more than `N` recipients, or N% of them, did not get it")
 	flags.BoolVar(&o.dryRun, "dry-run", false, "send nothing, and say what would be sent, how long it takes and what is wrong")
+	flags.StringVar(&o.test, "test", "", "send the message to this `ADDRESS` alone, outside the campaign, and say what became of it")
 	flags.BoolVar(&o.inline, "inline", false, "put the message into every batch instead of the object store")
 	flags.BoolVar(&o.json, "json", false, "print the result as JSON")
 	for _, name := range []string{"from", "message"} {
@@ -108,7 +121,7 @@ interrupted run, or a list with some more addresses, sends nothing twice.`,
 
 func (o *publishOptions) check() error {
 	var problems []error
-	o.from = bareSender(o.from)
+	o.from, o.test = bareSender(o.from), bareSender(o.test)
 	if _, err := envelope.ParseSender(o.from); err != nil {
 		problems = append(problems, fmt.Errorf("--from: %w: write news@example.com or 'News <news@example.com>'", err))
 	}
@@ -118,6 +131,14 @@ func (o *publishOptions) check() error {
 	var err error
 	if o.mayFail, err = parseMayFail(o.maxFailed); err != nil {
 		problems = append(problems, err)
+	}
+	if o.test != "" {
+		if _, err := envelope.ParseAddress(o.test); err != nil {
+			problems = append(problems, fmt.Errorf("--test: %w", err))
+		}
+		if o.dryRun {
+			problems = append(problems, errors.New("--test sends, --dry-run does not: use one of them"))
+		}
 	}
 	if o.batchSize < 1 {
 		problems = append(problems, fmt.Errorf("--batch-size %d: use 1 or more", o.batchSize))
@@ -148,16 +169,19 @@ func (o *publishOptions) run(ctx context.Context, s *streams) error {
 			return err
 		}
 	}
-	l, closeList, err := o.openList(s)
-	if err != nil {
-		return err
-	}
-	defer closeList()
 	if o.campaign == "" {
 		base := strings.TrimSuffix(filepath.Base(o.message), filepath.Ext(o.message))
 		base = strings.Trim(notOfID.ReplaceAllString(base, "-"), "-")
 		o.campaign = base[:min(len(base), 48)] + "-" + campaign.Digest(raw)[:8]
 	}
+	if o.test != "" {
+		return o.trialOf(ctx, s, raw)
+	}
+	l, closeList, err := o.openList(s)
+	if err != nil {
+		return err
+	}
+	defer closeList()
 	p := campaign.Publication{
 		Campaign: o.campaign, From: o.from, Message: raw, List: of(o.list, campaign.Recipients(l)), BatchSize: o.batchSize, Inline: o.inline,
 	}

@@ -18,6 +18,7 @@
 //     They act within one envelope.
 //  5. [Client.DeadLetters] yields batches that could not be read and what expired;
 //     [Client.RetryDead] publishes one again, [Client.DropDead] forgets it.
+//  6. [Client.Delete] removes what a campaign that is over has left.
 //
 // A campaign is a name: 1 to 64 letters, digits, - and _. Its record on the
 // broker, a [subjects.Campaign], is made by the first batch that is published or
@@ -34,7 +35,7 @@
 // # Errors
 //
 // Every error is one line. Those that a program may want to tell apart have types:
-// [ErrNoCampaign], [ErrEmptyList], [ErrNoDeadLetter], [*CancelledError],
+// [ErrNoCampaign], [ErrEmptyList], [ErrNoDeadLetter], [ErrUnfinished], [*CancelledError],
 // [*MessageError], [*MessageChangedError], [*SenderChangedError], [*TooLargeError], [*MissingError],
 // and [*EntryError]; what is wrong with a [Publication] is an
 // [*envelope.FieldError], with a list a [*list.Error]. Whatever the broker says is
@@ -155,6 +156,7 @@ var (
 	ErrNoCampaign   = errors.New("nothing was published under the campaign")
 	ErrEmptyList    = errors.New("there is no recipient in the list")
 	ErrNoDeadLetter = errors.New("there is no dead letter")
+	ErrUnfinished   = errors.New("some of its batches are in the queue: cancel it first, or wait for its end")
 )
 
 func noCampaign(name string) error { return fmt.Errorf("%w %s", ErrNoCampaign, name) }

@@ -1,0 +1,81 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"unicode/utf8"
+
+	"bulkmail/envelope/escape"
+	"bulkmail/subjects"
+	"bulkmail/subjects/campaign"
+)
+
+// trialOf sends the message to one address, in a campaign of its own that is deleted
+// at the end, and prints what became of it.
+func (o *publishOptions) trialOf(ctx context.Context, s *streams, raw string) error {
+	c, err := connect(ctx, s, "publish")
+	if err != nil {
+		return err
+	}
+	defer c.nc.Close()
+	campaigns := c.campaigns(s)
+	suffix := make([]byte, 4)
+	_, _ = rand.Read(suffix) // never fails
+	name := o.campaign[:min(len(o.campaign), 48)] + "-test-" + hex.EncodeToString(suffix)
+	p := campaign.Publication{
+		Campaign: name, From: o.from, Message: raw,
+		List: func(yield func(campaign.Recipient, error) bool) { yield(campaign.Recipient{Address: o.test}, nil) },
+		// Where it can be, so that nothing is left in the store.
+		Inline: utf8.ValidString(raw) && int64(len(raw)) < c.nc.MaxPayload()/3,
+	}
+	if _, err := campaigns.Publish(ctx, p); err != nil {
+		return o.explain(campaign.Receipt{}, err)
+	}
+	summary, err := follow(ctx, s, campaigns, name)
+	if ctx.Err() != nil {
+		if _, err := campaigns.Cancel(context.WithoutCancel(ctx), name, "the test was interrupted"); err != nil {
+			return err
+		}
+		return fmt.Errorf("no longer waiting; the test is cancelled if it has not left yet, see: bulkmail outcomes %s", name)
+	}
+	if err != nil {
+		return err
+	}
+	told := o.tellTrial(ctx, s, campaigns, name, summary)
+	if err := campaigns.Delete(ctx, name); err != nil {
+		fmt.Fprintf(s.err, "bulkmail: campaign %s stays, in part at least: %v\n", name, err)
+	}
+	return told
+}
+
+// tellTrial prints the one outcome. That it was not accepted is a failure.
+func (o *publishOptions) tellTrial(ctx context.Context, s *streams, campaigns *campaign.Client, name string, summary *campaign.Summary) error {
+	if len(summary.Dead) > 0 {
+		return fmt.Errorf("the test went to the dead letters because of: %s", summary.Dead[0].Reason)
+	}
+	for outcome, err := range campaigns.Outcomes(ctx, name, campaign.Filter{}) {
+		if err != nil {
+			return err
+		}
+		text := fmt.Sprintf("%s: %s", outcome.Recipient, outcome.Status)
+		if outcome.Relay != "" {
+			text += " by " + outcome.Relay
+		}
+		if outcome.Code != 0 {
+			text += fmt.Sprintf(": %d %s %s", outcome.Code, outcome.Enhanced, outcome.Text)
+		}
+		if o.json {
+			err = encoder(s.out, isTerminal(s.out)).Encode(outcome)
+		} else {
+			_, err = fmt.Fprintln(s.out, escape.Terminal(text))
+		}
+		if err == nil && outcome.Status != subjects.Accepted {
+			err = fmt.Errorf("the test was not accepted: %s", escape.Terminal(text))
+		}
+		return err
+	}
+	return errors.New("the test has no outcome")
+}
