@@ -1,12 +1,17 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"fmt"
+	"io"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"bulkmail/envelope/escape"
 	"bulkmail/subjects"
 	"bulkmail/subjects/campaign"
 )
@@ -16,14 +21,14 @@ func newStatus(s *streams) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "status [CAMPAIGN]",
 		Short: "Print the campaigns: how far they are, what waits, and how the relays are",
-		Long: `Print one line per campaign: its state, recipients published, final and deferred,
-and its batches in the queue. A campaign is complete when its whole list was
-published, and finished when in addition nothing of it waits and every recipient
-has a final outcome. Recipients of batches that were published by other programs
-are counted from their outcomes.
+		Long: `Print one line per campaign: its state, recipients published, how many of them are
+queued, deferred, accepted and so on, which add up, and its batches in the queue. A
+campaign is complete when its whole list was published, and finished when in
+addition nothing of it waits and every recipient has a final outcome. Recipients of
+batches that were published by other programs are counted from their outcomes.
 
-Without a campaign, also one line per relay: how many workers have it and how
-they find it.`,
+Of a campaign that is named it says why it does not move. Without a campaign, also
+one line per relay: how many workers have it and how they find it.`,
 		Example: `  bulkmail status
   bulkmail status news --watch`,
 		Args:              cobra.MaximumNArgs(1),
@@ -41,22 +46,25 @@ they find it.`,
 		},
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON, one object a line")
-	cmd.Flags().BoolVarP(&follow, "watch", "w", false, "print again every two seconds, with the rate and the time left")
+	cmd.Flags().BoolVarP(&follow, "watch", "w", false, "print again every two seconds, with the rate and the time left, until the campaign that is named is over")
 	return cmd
 }
 
 // campaignStatus is a line of status.
 type campaignStatus struct {
 	campaign.Status
+	campaign.Reason // of a campaign that is named: why it does not move
 
 	// With --watch, from the second time on, while anything becomes final.
 	PerSecond   float64 `json:"per_second,omitempty"`
 	SecondsLeft float64 `json:"seconds_left,omitempty"`
 }
 
-// status prints the status once, or again and again.
+// status prints the status once, or again and again: until the campaign that is
+// named is over, or ctx ends.
 func (c *client) status(ctx context.Context, s *streams, only []string, asJSON, follow bool) error {
 	campaigns := c.campaigns(s)
+	shown := screen{out: s.out, redraws: follow && !asJSON && isTerminal(s.out)}
 	before, at := map[string]int{}, time.Now()
 	for first := true; ; first = false {
 		list, err := campaignStatuses(ctx, campaigns, only)
@@ -70,15 +78,15 @@ func (c *client) status(ctx context.Context, s *streams, only []string, asJSON, 
 			}
 		}
 		at = time.Now()
-		if err := printStatuses(s, list, asJSON); err != nil {
-			return err
-		}
-		if len(only) == 0 {
-			if err := c.printRelays(ctx, s, asJSON); err != nil {
+		if err := shown.draw(s, func(s *streams) error {
+			if err := printStatuses(s, list, asJSON); err != nil || len(only) > 0 {
 				return err
 			}
+			return c.printRelays(ctx, s, asJSON)
+		}); err != nil {
+			return err
 		}
-		if !follow {
+		if !follow || len(only) > 0 && list[0].over() {
 			return nil
 		}
 		before = make(map[string]int)
@@ -89,6 +97,47 @@ func (c *client) status(ctx context.Context, s *streams, only []string, asJSON, 
 			return nil
 		}
 	}
+}
+
+// over tells whether nothing more will happen to the campaign.
+func (l campaignStatus) over() bool {
+	return l.Finished || l.State == subjects.CampaignCancelled && l.Waiting == 0
+}
+
+// A screen is what is drawn again and again: in place on a terminal, one below the
+// other elsewhere.
+type screen struct {
+	out     io.Writer
+	redraws bool
+	lines   int // of what is there
+}
+
+func (w *screen) draw(s *streams, print func(*streams) error) error {
+	var text bytes.Buffer
+	if err := print(&streams{s.in, &text, s.err}); err != nil {
+		return err
+	}
+	if !w.redraws {
+		_, err := w.out.Write(text.Bytes())
+		return err
+	}
+	_, err := io.WriteString(w.out, w.over(text.String(), terminalWidth(w.out)))
+	return err
+}
+
+// over is what puts a text in the place of the one before. A line that wrapped
+// would be two.
+func (w *screen) over(text string, width int) string {
+	var b strings.Builder
+	if w.lines > 0 {
+		fmt.Fprintf(&b, "\x1b[%dA\r\x1b[J", w.lines)
+	}
+	w.lines = 0
+	for line := range strings.Lines(text) {
+		b.WriteString(cropped(strings.TrimRight(line, " \n"), width) + "\n")
+		w.lines++
+	}
+	return b.String()
 }
 
 // campaignStatuses are those of all campaigns, or of one.
@@ -108,7 +157,13 @@ func campaignStatuses(ctx context.Context, campaigns *campaign.Client, only []st
 	for i := range all {
 		list[i].Status = all[i]
 	}
-	return list, nil
+	if len(only) > 0 {
+		list[0].Reason, err = campaigns.Reason(ctx, only[0])
+		if err != nil && ctx.Err() == nil { // its user may not be allowed to see the relays
+			err = nil
+		}
+	}
+	return list, err
 }
 
 // pace is the rate of a campaign and the time left at that rate.
@@ -133,17 +188,60 @@ func printStatuses(s *streams, list []campaignStatus, asJSON bool) error {
 		}
 		return nil
 	}
-	t := newTable("campaign", "state", "#recipients", "#final", "#accepted", "#rejected", "#deferred", "#batches waiting", "pace")
-	for _, l := range list {
-		state := string(l.State)
-		switch {
-		case l.Finished && l.State == subjects.CampaignRunning:
-			state = "finished"
-		case l.State == subjects.CampaignRunning && !l.Complete && l.Waiting == 0:
-			state = "incomplete"
+	// Whoever was published is in one of the columns: they add up. Those that
+	// nobody is in are left out, but for the usual ones.
+	header := []string{"campaign", "state", "#recipients", "#queued", "#deferred", "#accepted", "#rejected"}
+	columns := []subjects.Status{subjects.Deferred, subjects.Accepted, subjects.Rejected}
+	for _, status := range []subjects.Status{subjects.Expired, subjects.Suppressed, subjects.Cancelled, subjects.InDoubt} {
+		if slices.ContainsFunc(list, func(l campaignStatus) bool { return l.Outcomes[status] > 0 }) {
+			header, columns = append(header, "#"+string(status)), append(columns, status)
 		}
-		t.row(l.Campaign, state, l.Recipients, l.Final, l.Outcomes[subjects.Accepted], l.Outcomes[subjects.Rejected],
-			l.Outcomes[subjects.Deferred], l.Waiting, l.pace())
 	}
-	return t.print(s.out)
+	paced := slices.ContainsFunc(list, func(l campaignStatus) bool { return l.pace() != "" })
+	last := "#batches"
+	if paced {
+		last = "pace"
+	}
+	t := newTable(append(header, last)...)
+	for _, l := range list {
+		cells := []any{l.Campaign, l.word(), l.Recipients, l.queued()}
+		for _, status := range columns {
+			cells = append(cells, l.Outcomes[status])
+		}
+		if paced {
+			cells = append(cells, l.pace())
+		} else {
+			cells = append(cells, l.Waiting)
+		}
+		t.row(cells...)
+	}
+	if err := t.print(s.out); err != nil {
+		return err
+	}
+	for _, l := range list {
+		if l.Reason.Text != "" && len(list) == 1 {
+			fmt.Fprintln(s.out, "waiting: "+escape.Terminal(l.Reason.Text))
+		}
+	}
+	return nil
+}
+
+// word is the state of the campaign in one word.
+func (l campaignStatus) word() string {
+	switch {
+	case l.Finished && l.State == subjects.CampaignRunning:
+		return "finished"
+	case l.State == subjects.CampaignRunning && !l.Complete && l.Waiting == 0:
+		return "incomplete"
+	}
+	return string(l.State)
+}
+
+// queued is how many have no outcome yet.
+func (l campaignStatus) queued() int {
+	n := l.Recipients
+	for _, of := range l.Outcomes {
+		n -= of
+	}
+	return max(0, n)
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"bulkmail/subjects"
+	"bulkmail/subjects/campaign"
 )
 
 // putCampaign puts the record of a campaign into the bucket.
@@ -70,17 +71,70 @@ func TestAStatusIsALineACampaign(t *testing.T) {
 		lines = append(lines, strings.TrimRight(line, " \n"))
 	}
 	want := []string{
-		"campaign     state       recipients  final  accepted  rejected  deferred  batches waiting  pace",
-		"all          finished             2      2         1         1         0                0",
-		"by-hand      finished             1      1         1         0         0                0",
-		"cut          incomplete           2      2         1         1         0                0",
-		"deferred     running              2      1         1         0         1                0",
-		"one-missing  running              3      2         1         1         0                0",
-		"paused       paused               2      0         0         0         0                0",
-		"queued       running              2      2         1         1         0                1",
+		"campaign     state       recipients  queued  deferred  accepted  rejected  batches",
+		"all          finished             2       0         0         1         1        0",
+		"by-hand      finished             1       0         0         1         0        0",
+		"cut          incomplete           2       0         0         1         1        0",
+		"deferred     running              2       0         1         1         0        0",
+		"one-missing  running              3       1         0         1         1        0",
+		"paused       paused               2       2         0         0         0        0",
+		"queued       running              2       0         0         1         1        1",
 	}
 	if diff := cmp.Diff(want, lines); diff != "" {
 		t.Error(diff)
+	}
+}
+
+// Whoever expired, was cancelled and so on stands somewhere.
+func TestTheColumnsOfAStatusAddUp(t *testing.T) {
+	t.Parallel()
+	list := []campaignStatus{
+		{Status: campaign.Status{Campaign: "a", State: subjects.CampaignRunning, Recipients: 50_000, Waiting: 9, Outcomes: map[subjects.Status]int{
+			subjects.Accepted: 41_691, subjects.Rejected: 100, subjects.Expired: 8_000, subjects.InDoubt: 1, subjects.Deferred: 7,
+		}}},
+		{Status: campaign.Status{Campaign: "b", State: subjects.CampaignCancelled, Recipients: 10, Outcomes: map[subjects.Status]int{subjects.Cancelled: 10}}},
+	}
+	var out strings.Builder
+	s := discard()
+	s.out = &out
+	if err := printStatuses(s, list, false); err != nil {
+		t.Fatal(err)
+	}
+	want := `campaign  state      recipients  queued  deferred  accepted  rejected  expired  cancelled  in_doubt  batches
+a         running        50,000     201         7    41,691       100    8,000          0         1        9
+b         cancelled          10       0         0         0         0        0         10         0        0
+`
+	if diff := cmp.Diff(want, out.String()); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestWhatIsWatchedIsDrawnInItsPlace(t *testing.T) {
+	t.Parallel()
+	var w screen
+	if got := w.over("one\ntwo  \n", 80); got != "one\ntwo\n" {
+		t.Errorf("at first %q", got)
+	}
+	if got := w.over("one\na line that is too long\nthree\n", 10); got != "\x1b[2A\r\x1b[Jone\na line th…\nthree\n" {
+		t.Errorf("then %q", got)
+	}
+	if got := w.over("one\n", 80); got != "\x1b[3A\r\x1b[Jone\n" {
+		t.Errorf("in the end %q", got)
+	}
+}
+
+func TestAWatchEndsWithTheCampaign(t *testing.T) {
+	t.Parallel()
+	c := connected(t)
+	done := entry(subjects.Done, 1, became(subjects.Accepted, "a", "1@x.test"))
+	c.putCampaign(t, "news", subjects.Campaign{State: subjects.CampaignRunning, Batches: 1, Recipients: 1, Complete: true})
+	c.journal(t, "news", "b1", done)
+	c.putCampaign(t, "gone", subjects.Campaign{State: subjects.CampaignCancelled, Batches: 2, Recipients: 2, Complete: true})
+	c.journal(t, "gone", "b1", done)
+	for _, name := range []string{"news", "gone"} {
+		if err := c.status(t.Context(), discard(), []string{name}, false, true); err != nil {
+			t.Error(err)
+		}
 	}
 }
 

@@ -18,8 +18,8 @@ import (
 
 // A Reason says why nothing of a campaign moves. The zero Reason is none.
 type Reason struct {
-	Code ReasonCode `json:"reason_code"`
-	Text string     `json:"reason"` // for people, one line; may hold what a relay said
+	Code ReasonCode `json:"reason_code,omitempty"`
+	Text string     `json:"reason,omitempty"` // for people, one line; may hold what a relay said
 }
 
 // A ReasonCode is the kind of a [Reason].
