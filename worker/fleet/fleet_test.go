@@ -351,17 +351,18 @@ func TestTheRelaySleepsForEverybody(t *testing.T) {
 	if err != nil || counters["r"].Awake > most {
 		t.Errorf("the ledger says %+v (%v)", counters["r"], err)
 	}
-	// Messages between pauses, and the pauses.
-	sum, last := 0, b.lines[0].at
-	for _, l := range b.lines {
-		if pause := l.at.Sub(last); pause > sleepLength/2 {
-			if sum != most || pause < sleepLength {
-				t.Errorf("%d messages, then a pause of %v; want %d and %v", sum, pause, most, sleepLength)
+	// Each time most messages were taken, the next one comes after a sleep.
+	sum := 0
+	for i, l := range b.lines {
+		if sum > 0 && sum%most == 0 {
+			if pause := l.at.Sub(b.lines[i-1].at); pause < sleepLength {
+				t.Errorf("after %d messages a pause of %v; want %v", sum, pause, sleepLength)
 			}
-			sum = 0
+		}
+		if sum%most+l.messages > most {
+			t.Errorf("an envelope of %d after %d messages, which is more than %d without a sleep", l.messages, sum, most)
 		}
 		sum += l.messages
-		last = l.at
 	}
 }
 
