@@ -25,7 +25,7 @@ type delivery struct {
 	campaign string
 	batch    string // its id, as far as it is known
 	number   journal.Delivery
-	place    place
+	position position
 	lease    *lease
 
 	js    jetstream.JetStream
@@ -44,9 +44,9 @@ func (w *Worker) newDelivery(msg jetstream.Msg) (*delivery, error) {
 	}
 	d := &delivery{
 		msg: msg, meta: meta, js: w.js, log: w.log, grace: w.o.DrainTimeout / 10,
-		number: journal.Delivery{Sequence: meta.Sequence.Stream, Count: meta.NumDelivered},
-		place:  place{sequence: meta.Sequence.Stream, last: meta.Sequence.Stream + meta.NumPending},
-		lease:  newLease(w.ackWait),
+		number:   journal.Delivery{Sequence: meta.Sequence.Stream, Count: meta.NumDelivered},
+		position: position{sequence: meta.Sequence.Stream, last: meta.Sequence.Stream + meta.NumPending},
+		lease:    newLease(w.ackWait),
 	}
 	d.campaign, _ = w.names.Campaign(msg.Subject())
 	return d, nil

@@ -32,19 +32,19 @@ type messages struct {
 	byHash map[string]*list.Element
 	recent *list.List // of *cached, the last used first
 	bytes  int
-	looks  map[string]look // by object name
+	infos  map[string]objectInfo // by object name
 }
 
-// A look is what an object was when the store was asked for it.
-type look struct {
-	info *jetstream.ObjectInfo
-	upTo uint64 // sequence of a batch that was in the queue by then
+// objectInfo is what the store said of an object.
+type objectInfo struct {
+	*jetstream.ObjectInfo
+	upTo uint64 // the sequence of the last batch that was in the queue when the store was asked
 	at   time.Time
 }
 
-// lookFor is how long a look is good for batches that were in the queue by
-// then. An object may be put anew meanwhile, and they are to follow soon.
-const lookFor = time.Second
+// infoAge is how long an objectInfo is used. An object may be put anew meanwhile,
+// and the next batches should get that one soon.
+const infoAge = time.Second
 
 type cached struct {
 	digest  string
@@ -56,22 +56,22 @@ func newMessages(ctx context.Context, js jetstream.JetStream, bucket string) (*m
 	if err != nil {
 		return nil, fmt.Errorf("object store %s: %w", bucket, err)
 	}
-	return &messages{store: store, byHash: make(map[string]*list.Element), recent: list.New(), looks: make(map[string]look)}, nil
+	return &messages{store: store, byHash: make(map[string]*list.Element), recent: list.New(), infos: make(map[string]objectInfo)}, nil
 }
 
-// A place is where a batch stands in the queue.
-type place struct {
-	sequence uint64
-	last     uint64 // of a batch that stood there too when this one was delivered
+// position is where a batch was in the queue when it was delivered.
+type position struct {
+	sequence uint64 // in its stream
+	last     uint64 // the sequence of a batch that was in the queue by then
 }
 
 // of returns the message of a batch. An *envelope.FieldError says that it will
 // never be had.
-func (m *messages) of(ctx context.Context, b *envelope.Batch, at place) (*envelope.Message, error) {
+func (m *messages) of(ctx context.Context, b *envelope.Batch, at position) (*envelope.Message, error) {
 	if b.MessageRef == "" {
 		return prepare("message", b.Message)
 	}
-	info, err := m.look(ctx, b.MessageRef, at)
+	info, err := m.info(ctx, b.MessageRef, at)
 	if errors.Is(err, jetstream.ErrObjectNotFound) || errors.Is(err, jetstream.ErrNameRequired) {
 		return nil, &envelope.FieldError{Field: "message_ref", Reason: fmt.Sprintf("there is no object %q in the object store", b.MessageRef)}
 	}
@@ -102,16 +102,16 @@ func (m *messages) of(ctx context.Context, b *envelope.Batch, at place) (*envelo
 	return message.(*envelope.Message), nil
 }
 
-// look asks the store for an object, or remembers what it said: a batch gets
-// what its publisher had put before, or what was put later, but no older object.
-// So an answer serves the batches that were in the queue when it was asked for.
-func (m *messages) look(ctx context.Context, name string, at place) (*jetstream.ObjectInfo, error) {
+// info asks the store for an object, or takes its last answer. A batch must get
+// the object as it was when the batch was published, or a later one. So an answer
+// is good for the batches that were in the queue when the store was asked.
+func (m *messages) info(ctx context.Context, name string, at position) (*jetstream.ObjectInfo, error) {
 	now := time.Now()
 	m.mu.Lock()
-	known, ok := m.looks[name]
+	known, ok := m.infos[name]
 	m.mu.Unlock()
-	if ok && at.sequence <= known.upTo && now.Sub(known.at) < lookFor {
-		return known.info, nil
+	if ok && at.sequence <= known.upTo && now.Sub(known.at) < infoAge {
+		return known.ObjectInfo, nil
 	}
 	info, err := m.store.GetInfo(ctx, name)
 	if err != nil {
@@ -119,8 +119,8 @@ func (m *messages) look(ctx context.Context, name string, at place) (*jetstream.
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	maps.DeleteFunc(m.looks, func(_ string, l look) bool { return now.Sub(l.at) >= lookFor })
-	m.looks[name] = look{info, at.last, now}
+	maps.DeleteFunc(m.infos, func(_ string, o objectInfo) bool { return now.Sub(o.at) >= infoAge })
+	m.infos[name] = objectInfo{info, at.last, now}
 	return info, nil
 }
 

@@ -69,7 +69,7 @@ func (w *Worker) process(ctx, intake context.Context, d *delivery, t *turn) {
 	// Fetch the message.
 	var message *envelope.Message
 	if len(p.send) > 0 && !cancelled {
-		if message, err = w.messages.of(ctx, batch, d.place); err != nil {
+		if message, err = w.messages.of(ctx, batch, d.position); err != nil {
 			w.unfetched(ctx, d, err)
 			return
 		}
