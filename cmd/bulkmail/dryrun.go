@@ -9,6 +9,7 @@ import (
 
 	"bulkmail/envelope/dkim"
 	"bulkmail/envelope/escape"
+	"bulkmail/envelope/letter"
 	"bulkmail/envelope/requirements"
 	"bulkmail/relay"
 	relayconfig "bulkmail/relay/config"
@@ -76,18 +77,18 @@ func (o *publishOptions) moreChecks(ctx context.Context, c config, message strin
 			return nil, fmt.Errorf("BULKMAIL_DKIM_FILE: %w", err)
 		}
 	}
-	findings, err := requirements.Check(ctx, message, setup)
-	if err != nil {
-		return append([]campaign.Check{}, checks...), nil // no template, which a message to many need not be
-	}
 	all := append([]campaign.Check{}, checks...)
+	findings, err := requirements.Check(ctx, message, setup)
+	if _, isLetter := errors.AsType[*letter.Error](err); isLetter {
+		err = nil // it is no template, which a message to many need not be
+	}
 	for _, f := range findings {
 		if slices.ContainsFunc(checks, func(c campaign.Check) bool { return c.Rule == f.Rule }) {
 			continue
 		}
 		all = append(all, campaign.Check{Rule: f.Rule, Level: campaign.LevelWarning, Text: f.Who + ": " + f.Found + ": " + f.Do})
 	}
-	return all, nil
+	return all, err
 }
 
 // envelopeLimit is the least of the relays', since nobody knows which one gets what.

@@ -38,9 +38,11 @@ func (l *lull) look(ctx context.Context, now *campaign.Summary) (r campaign.Reas
 	case time.Since(l.moved) < lullAfter:
 		return l.told, false
 	default:
-		l.moved = time.Now()
+		asking, cancel := context.WithTimeout(ctx, relaysWithin)
+		defer cancel()
 		var err error
-		r, err = l.campaigns.Reason(ctx, l.campaign)
+		r, err = l.campaigns.Reason(asking, l.campaign)
+		l.moved = time.Now()
 		switch {
 		case err != nil:
 			r = campaign.Reason{Code: campaign.ReasonBroker, Text: err.Error()}

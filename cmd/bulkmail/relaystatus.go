@@ -10,8 +10,8 @@ import (
 	"bulkmail/worker/fleet"
 )
 
-// relaysWithin bounds how long status asks for the relays, which its user may
-// not be allowed to see.
+// relaysWithin bounds what is asked of the broker beside what a command is for, which
+// its user may not be allowed to: how the relays are, for one.
 const relaysWithin = 3 * time.Second
 
 // relayStatus is what all workers say of a relay together.

@@ -112,9 +112,9 @@ type screen struct {
 	lines   int // of what is there
 }
 
-func (w *screen) draw(s *streams, print func(*streams) error) error {
+func (w *screen) draw(s *streams, show func(*streams) error) error {
 	var text bytes.Buffer
-	if err := print(&streams{s.in, &text, s.err}); err != nil {
+	if err := show(&streams{s.in, &text, s.err}); err != nil {
 		return err
 	}
 	if !w.redraws {

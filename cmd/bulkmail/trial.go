@@ -45,7 +45,9 @@ func (o *publishOptions) trialOf(ctx context.Context, s *streams, raw string) er
 		return err
 	}
 	told := o.tellTrial(ctx, s, campaigns, name, summary)
-	if err := campaigns.Delete(ctx, name); err != nil {
+	deleting, cancel := context.WithTimeout(ctx, relaysWithin) // a broker does not answer who may not
+	defer cancel()
+	if err := campaigns.Delete(deleting, name); err != nil {
 		fmt.Fprintf(s.err, "bulkmail: campaign %s stays, in part at least: %v\n", name, err)
 	}
 	return told
