@@ -13,16 +13,17 @@ import (
 // A Session is one connection to one server. One goroutine at a time may use
 // it.
 type Session struct {
-	d      *Dialer
-	raw    net.Conn        // the connection itself
-	conn   net.Conn        // the same, or TLS on it
-	tcp    *net.TCPConn    // nil under TLS and on other connections: no writev there
-	socket syscall.RawConn // of raw; nil where it is no socket
-	gate   *gate           // of the message that leaves; nil: it has no guard
-	in     replyReader
-	out    writer
-	caps   Capabilities
-	secret bool // what travels now belongs to AUTH
+	d         *Dialer
+	raw       net.Conn        // the connection itself
+	conn      net.Conn        // the same, or TLS on it
+	tcp       *net.TCPConn    // nil under TLS and on other connections: no writev there
+	socket    syscall.RawConn // of raw; nil where it is no socket
+	gate      *gate           // of the message that leaves; nil: it has no guard
+	spareGate *gate           // for the next such message
+	in        replyReader
+	out       writer
+	caps      Capabilities
+	secret    bool // what travels now belongs to AUTH
 
 	greeting string // without the code
 	login    string // the mechanism by which the server knows us; empty: it does not

@@ -108,7 +108,7 @@ func (s *Session) writeMessage(message, tail []byte) error {
 func (s *Session) writeTogether(message, tail []byte) (int64, error) {
 	w := &s.out
 	if s.tcp != nil && s.gate != nil && s.socket != nil {
-		return s.gate.write(s.socket, message, tail)
+		return s.gate.write(message, tail)
 	}
 	if s.tcp != nil {
 		w.parts = [2][]byte{message, tail}
@@ -185,7 +185,7 @@ func (s *Session) writeBlock(chunk []byte) (int64, error) {
 	switch {
 	case s.gate == nil:
 	case s.tcp != nil && s.socket != nil:
-		return s.gate.write(s.socket, chunk, nil)
+		return s.gate.write(chunk, nil)
 	case s.socket == nil:
 		if err := s.gate.pass(); err != nil {
 			return 0, err
