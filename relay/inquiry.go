@@ -100,7 +100,7 @@ func (q *inquiry) refusals(failed bool) *Error {
 	case elsewhere:
 		e.after = e.Trail.refusedBy(m.name)
 	case waits:
-		e.after = e.Trail.stumbled(q.now, len(e.Recipients), false)
+		e.after = e.Trail.stumbled(q.now, len(e.Recipients), false, m.name, cause)
 		q.what.alone = q.suspect && len(e.Recipients) == 1
 		return q.p.blame(m, q.now, q.what, said)
 	}
@@ -130,7 +130,7 @@ func (q *inquiry) stumble(err error) *Error {
 		}
 	}
 	if len(suspects) > 0 && q.e.after == nil {
-		q.e.after = q.e.Trail.stumbled(q.now, len(suspects), q.cleared)
+		q.e.after = q.e.Trail.stumbled(q.now, len(suspects), q.cleared, q.m.name, reply)
 	}
 	q.what.cleared = q.cleared && len(suspects) > 0
 	q.what.alone = q.suspect && len(suspects) == 1
@@ -180,6 +180,8 @@ func (s *session) passed(e *Envelope, t tally, now time.Time) {
 	for _, other := range p.members {
 		if other.refusals >= refusalsToPark && e.Trail.hasRefused(other.name) {
 			if other.health.park(now, mishap{began: now}, 0, other.refusal, false) {
+				other.stats.lastError, other.stats.lastErrorTime = other.refusal, now
+				other.stats.errors++
 				p.logTrouble(other, other.refusal, saidBy(other.refusal.Err))
 			}
 		}

@@ -20,7 +20,10 @@ type Trail struct {
 	refused  []string  // relays that would not have them
 	stumbles int       // relays have stumbled over them so many times
 	at       time.Time // of the last time
-	most     int       // at most so many of them in an envelope, to find out who it is; 0: any number
+	by       string    // the relay that stumbled then
+	said     *smtp.Reply
+	alone    bool // it was over one recipient, no other could be meant
+	most     int  // at most so many of them in an envelope, to find out who it is; 0: any number
 }
 
 const (
@@ -65,16 +68,27 @@ func (t *Trail) refusedBy(relay string) *Trail {
 	return &after
 }
 
+// StumbledAlone is the relay that stumbled last and what it said, if it was over
+// this recipient and no other; nil: it was not. A source that gives up what waits,
+// as no relay can take anything, defers such a recipient.
+func (t *Trail) StumbledAlone() (relay string, said *smtp.Reply) {
+	if t == nil || !t.alone {
+		return "", nil
+	}
+	return t.by, t.said
+}
+
 // stumbled is t and one time more that a relay stumbled over an envelope of so
-// many recipients. The second time it is likely to be one of these, and smaller
-// envelopes tell which; told says that others passed meanwhile: then it is.
-func (t *Trail) stumbled(now time.Time, recipients int, told bool) *Trail {
+// many recipients, and what it said. The second time it is likely to be one of
+// these, and smaller envelopes tell which; told says that others passed meanwhile:
+// then it is.
+func (t *Trail) stumbled(now time.Time, recipients int, told bool, by string, said *smtp.Reply) *Trail {
 	var after Trail
 	if t != nil {
 		after = *t
 	}
 	after.stumbles++
-	after.at = now
+	after.at, after.by, after.said, after.alone = now, by, said, recipients == 1
 	if told || after.stumbles > 1 {
 		after.most = 1
 		if root := int(math.Ceil(math.Sqrt(float64(recipients)))); recipients > 4 && root < recipients {

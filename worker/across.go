@@ -5,6 +5,7 @@ import (
 
 	"bulkmail/envelope"
 	"bulkmail/relay"
+	"bulkmail/relay/smtp"
 )
 
 // next brings the first group that the grant is for to the head of the queue. It
@@ -83,4 +84,28 @@ func (a *attempt) putBack(left envelope.Group, trail *relay.Trail) {
 			a.queue = append(a.queue, waiting{Group: g})
 		}
 	}
+}
+
+// deferStumbled gives those over whom a relay stumbled alone the verdict that
+// they are deferred. Nobody has shown that it is not their fault, and what goes
+// back to the queue is met anew: without a verdict they would wait for ever.
+func (a *attempt) deferStumbled() {
+	a.mu.Lock()
+	var stumbled []waiting
+	a.queue = slices.DeleteFunc(a.queue, func(w waiting) bool {
+		_, reply := w.trail.StumbledAlone()
+		if reply != nil {
+			stumbled = append(stumbled, w)
+		}
+		return reply != nil
+	})
+	a.flying++ // until they are recorded, the attempt is not over
+	a.mu.Unlock()
+	for _, w := range stumbled {
+		name, reply := w.trail.StumbledAlone()
+		a.record(a.outcome(smtp.Result{Status: smtp.Deferred, Reply: reply}, name, false), w.Recipients)
+	}
+	a.mu.Lock()
+	a.flying--
+	a.mu.Unlock()
 }

@@ -246,8 +246,12 @@ func (a *attempt) announce(relayName string, e *relay.Envelope) func(context.Con
 			return err
 		}
 		a.mu.Lock()
+		again := a.announced[e]
 		a.announced[e] = true
 		a.mu.Unlock()
+		if again {
+			return nil // the message takes long to leave: asked before its end
+		}
 		// Who was refused at RCPT has a verdict, and cannot be in doubt.
 		taken := make([]envelope.Recipient, 0, len(e.Recipients))
 		for i, r := range e.Recipients {
@@ -408,5 +412,6 @@ func (a *attempt) Stalled(until time.Time, why error) {
 	if latest := now.Add(stallDelay); latest.Before(until) {
 		until = latest
 	}
+	a.deferStumbled()
 	a.stop(until)
 }

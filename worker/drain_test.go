@@ -155,7 +155,7 @@ func TestAWorkerThatDrainsLeavesThePoolToTheOtherWorkersThatSendOverIt(t *testin
 				lists[i] = people(10, fmt.Sprintf("d%d.test", i))
 				h.publish(t, "c", envelope.Batch{ID: fmt.Sprint(i), Recipients: envelope.To(lists[i]...)})
 				nc, js := connect(t, h.url)
-				both[i] = h.hireOver(t, nc, js, worker.Options{Name: fmt.Sprint(i), Batches: 1, DrainTimeout: drain}, pool)
+				both[i] = h.hireOver(t, nc, js, worker.Options{Name: fmt.Sprint(i), Batches: 1, DrainTimeout: drain}, pool, newLogbook())
 				<-post.arrived
 			}
 			both[0].quit()

@@ -93,8 +93,10 @@ func (h *house) hireWith(t testing.TB, o worker.Options, po relay.Options, relay
 // hireOn is hire for a worker whose connection is there already.
 func (h *house) hireOn(t testing.TB, nc *nats.Conn, js jetstream.JetStream, o worker.Options, po relay.Options, relays ...relay.Relay) *employee {
 	t.Helper()
+	log := newLogbook()
+	po.Log = slog.New(log)
 	pool := relay.NewPool(relays, po)
-	e := h.hireOver(t, nc, js, o, pool)
+	e := h.hireOver(t, nc, js, o, pool, log)
 	t.Cleanup(func() { closePool(t, pool) })
 	t.Cleanup(func() { e.leave(t) })
 	return e
@@ -110,9 +112,9 @@ func closePool(t testing.TB, pool *relay.Pool) {
 }
 
 // hireOver is hire for a worker whose pool somebody else closes.
-func (h *house) hireOver(t testing.TB, nc *nats.Conn, js jetstream.JetStream, o worker.Options, pool *relay.Pool) *employee {
+func (h *house) hireOver(t testing.TB, nc *nats.Conn, js jetstream.JetStream, o worker.Options, pool *relay.Pool, log *logbook) *employee {
 	t.Helper()
-	e := &employee{nc: nc, pool: pool, log: newLogbook(), done: make(chan error, 1)}
+	e := &employee{nc: nc, pool: pool, log: log, done: make(chan error, 1)}
 	o.Log = slog.New(e.log)
 	if len(o.RetryDelays) == 0 {
 		o.RetryDelays = worker.Schedule{10 * time.Millisecond}

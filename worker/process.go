@@ -193,10 +193,10 @@ func (w *Worker) settle(ctx context.Context, d *delivery, a *attempt, left Tally
 	case v.Action != Ack && w.campaigns.of(d.campaign) == subjects.CampaignCancelled:
 		a.cancel()
 		v = Verdict{Action: Ack}
-	case v.Action == Expire:
+	case v.Action == Expire, v.GiveUp:
 		if err := w.expire(ctx, d, a); err != nil {
 			w.log.ErrorContext(ctx, "dead letter not stored, the rest is tried again", "campaign", d.campaign, "batch", d.batch, "error", err)
-			v = Verdict{Nak, troubleDelay}
+			v = Verdict{Action: Nak, Delay: troubleDelay}
 		}
 	}
 	if err := a.hold.Close(ctx, v.Action != Nak); err != nil {

@@ -20,6 +20,7 @@ const (
 type Verdict struct {
 	Action Action
 	Delay  time.Duration
+	GiveUp bool // with Nak: the deferred expire, only what waits comes back
 }
 
 // A Tally is what an attempt leaves of a batch that is not final.
@@ -34,13 +35,13 @@ type Tally struct {
 // final and need no more, 4xx come back, and past the deadline (RETRY_FOR from
 // the first claim) what is deferred is given up. Recipients that wait for a
 // relay are nobody's fault: they come back as soon as one can take them, and do
-// not expire.
+// not expire; nor do they keep those from expiring who have had their last try.
 func Decide(t Tally, deadline, now time.Time) Verdict {
 	switch {
 	case t.Deferred == 0 && t.Waiting == 0:
 		return Verdict{Action: Ack}
 	case t.Waiting > 0:
-		return Verdict{Nak, max(0, t.Until.Sub(now))}
+		return Verdict{Action: Nak, Delay: max(0, t.Until.Sub(now)), GiveUp: t.Deferred > 0 && !now.Before(deadline)}
 	case !now.Before(deadline):
 		return Verdict{Action: Expire}
 	}
@@ -49,7 +50,7 @@ func Decide(t Tally, deadline, now time.Time) Verdict {
 	if deadline.Before(due) {
 		due = deadline
 	}
-	return Verdict{Nak, max(0, due.Sub(now))}
+	return Verdict{Action: Nak, Delay: max(0, due.Sub(now))}
 }
 
 // A Schedule is the delays between attempts; the last one repeats.

@@ -31,7 +31,7 @@ func TestTheFateOfABatch(t *testing.T) {
 		{"that while is over", worker.Tally{Waiting: 5, Until: in(-soon)}, in(later), worker.Verdict{Action: worker.Nak}},
 		{"never attempted past the deadline: nobody's fault", worker.Tally{Waiting: 5, Until: in(soon)}, in(-later), worker.Verdict{Action: worker.Nak, Delay: soon}},
 		{"some wait for a relay, some are deferred", worker.Tally{Waiting: 1, Deferred: 1, Due: in(later)}, in(later), worker.Verdict{Action: worker.Nak}},
-		{"the same past the deadline", worker.Tally{Waiting: 1, Deferred: 1, Due: in(-soon), Until: in(soon)}, in(-later), worker.Verdict{Action: worker.Nak, Delay: soon}},
+		{"the same past the deadline: who had the last try expires", worker.Tally{Waiting: 1, Deferred: 1, Due: in(-soon), Until: in(soon)}, in(-later), worker.Verdict{Action: worker.Nak, Delay: soon, GiveUp: true}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
