@@ -34,6 +34,9 @@ type sink struct {
 	// busy, if not nil, is called after the final dot of a worker's message,
 	// before it is accepted.
 	busy func(worker string)
+	// inBody, if not nil, is called when the beginning of a large message has been
+	// read, before its rest is.
+	inBody func(worker string)
 	// deferAll answers every RCPT with 451.
 	deferAll func(recipient string) bool
 
@@ -51,6 +54,7 @@ type transaction struct {
 	recipients []string  // taken
 	ended      time.Time // the final dot arrived
 	accepted   time.Time // the moment before the 250; zero: not accepted
+	lost       time.Time // the connection, in the middle of the message
 	size       int
 }
 
@@ -333,6 +337,10 @@ func (x *session) data() bool {
 	for first, whole := true, true; ; first = false { // whole: the line before had its end
 		line, err := x.in.ReadSlice('\n')
 		if err != nil && !errors.Is(err, bufio.ErrBufferFull) {
+			x.mu.Lock()
+			tx.lost = time.Now()
+			x.tell()
+			x.mu.Unlock()
 			return false
 		}
 		if whole && string(line) == ".\r\n" {
@@ -340,6 +348,9 @@ func (x *session) data() bool {
 		}
 		if first && tx.size >= large {
 			killed = x.sink.at(x.worker, inTheBody)
+			if x.inBody != nil {
+				x.inBody(x.worker)
+			}
 		}
 		whole = bytes.HasSuffix(line, []byte("\n"))
 	}

@@ -5,6 +5,7 @@ package crash_test
 import (
 	"log/slog"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -69,6 +70,60 @@ func TestAWorkerStoppedForThreeAckWaitsFindsItselfFencedOff(t *testing.T) {
 	a.kills[atRandom] = len(outages)
 	table("a worker stopped for three ack waits", nil, "stop", a)
 	a.check(t)
+}
+
+// A large message is on its way when its worker is stopped, and goes on when
+// another one has the batch: what is left of it must stay where it is.
+func TestAWorkerStoppedInTheMiddleOfAMessageDoesNotEndItForAnother(t *testing.T) {
+	b := embedded(t)
+	s := openSink(t)
+	f := newFleet(t, s, []string{strings.TrimPrefix(b.URL(), "nats://")})
+	stopped, release := make(chan string, 1), make(chan struct{})
+	var once sync.Once
+	s.inBody = func(worker string) {
+		once.Do(func() {
+			stopped <- worker
+			<-release
+		})
+	}
+	s.open(t)
+	h := join(t, []string{b.URL()}, 1)
+	h.storeLarge(t)
+	if err := h.publish(t.Context(), batch(7, true)); err != nil {
+		t.Fatal(err)
+	}
+	p := f.hire()
+	select {
+	case <-stopped:
+	case <-time.After(patience):
+		t.Fatal("no message was sent")
+	}
+	f.signal(p, syscall.SIGSTOP)
+	o := outage{down: time.Now()}
+	other := f.hire()
+	h.ledger.takenOver(t, p, o.down)
+	close(release) // the sink reads on: what is in the buffers leaves
+	h.settle(t)
+	f.signal(p, syscall.SIGCONT)
+	o.up = time.Now()
+	gone := func(list []*transaction) bool {
+		for _, tx := range list {
+			if tx.worker == p.name && !tx.lost.IsZero() {
+				return true
+			}
+		}
+		return false
+	}
+	s.wait(t, p.name+" to hang up", gone)
+	f.dismissAll()
+	if begun, ended := h.trespasses(s, p); ended > 0 {
+		t.Errorf("%s ended %d of %d envelopes of a batch that %s had claimed", p.name, ended, begun, other.name)
+	}
+	a := h.settleAccounts(t, "stopped in a message", f, during([]outage{o}))
+	a.check(t)
+	if a.duplicates > 0 {
+		t.Errorf("%d duplicates", a.duplicates)
+	}
 }
 
 // plain is a batch whose recipients are all accepted at once.
