@@ -40,6 +40,9 @@ type attempt struct {
 	beforeEnd func(context.Context) error // of every envelope, unless recipients must be announced
 	dsn       smtp.DSN
 	deadline  time.Time // when what is deferred is given up
+	gone      error     // not nil: why the message will never be had
+
+	expiredBefore time.Time // when somebody was given up in an earlier attempt; zero: nobody was
 
 	mu        sync.Mutex               // guards what follows
 	queue     []waiting                // groups with recipients left, in order
@@ -54,6 +57,7 @@ type attempt struct {
 
 	counts   map[subjects.Status]int // of this attempt
 	deferred map[string]deferred     // by address as published; also those that rest
+	expired  []deferred              // given up, and not in a dead letter for sure
 	due      time.Time               // of the first that rests; zero: none does
 }
 
@@ -67,7 +71,8 @@ func (w *Worker) newAttempt(d *delivery, b *envelope.Batch, p plan, message *env
 	a := &attempt{
 		campaign: d.campaign, batch: d.batch, lease: d.lease, pool: w.pool, policy: w.policy, worker: w,
 		published: b, message: message, deadline: p.deadline,
-		due:       p.due,
+		due:     p.due,
+		expired: p.expired, expiredBefore: p.expiredAt,
 		queue:     make([]waiting, len(p.send)),
 		finished:  make(chan struct{}),
 		announced: make(map[*relay.Envelope]bool),
@@ -192,6 +197,32 @@ func (a *attempt) pause(why error) {
 	}
 }
 
+// giveUp defers for good who is not final, for the message will never be had.
+func (a *attempt) giveUp(why error) {
+	never := rejection(why)
+	never.Status = subjects.Deferred
+	for _, g := range a.queue {
+		for _, r := range g.Recipients {
+			a.deferred[r.Address] = deferred{r, never}
+		}
+	}
+	a.queue, a.due, a.gone = nil, time.Time{}, why
+	a.deadline = time.Time{} // all is over
+}
+
+// expire gives what is deferred the outcome expired.
+func (a *attempt) expire() {
+	left := make(map[subjects.Outcome][]envelope.Recipient)
+	for _, d := range a.deferred {
+		d.Status = subjects.Expired
+		left[d.Outcome] = append(left[d.Outcome], d.recipient)
+		a.expired = append(a.expired, d)
+	}
+	for o, recipients := range left {
+		a.record(o, recipients)
+	}
+}
+
 // cancel gives what is left of the batch the outcome cancelled.
 func (a *attempt) cancel() {
 	left := make(map[subjects.Outcome][]envelope.Recipient)
@@ -232,7 +263,7 @@ func (a *attempt) guard(ctx context.Context) error {
 		return journal.ErrFenced
 	default:
 	}
-	if !a.lease.held() {
+	if !a.lease.held() || !a.hold.Held() {
 		return journal.ErrFenced
 	}
 	return nil

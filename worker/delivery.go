@@ -44,7 +44,7 @@ func (w *Worker) newDelivery(msg jetstream.Msg) (*delivery, error) {
 	}
 	d := &delivery{
 		msg: msg, meta: meta, js: w.js, log: w.log, grace: w.o.DrainTimeout / 10,
-		number:   journal.Delivery{Sequence: meta.Sequence.Stream, Count: meta.NumDelivered},
+		number:   journal.Delivery{Sequence: meta.Sequence.Stream, Count: meta.NumDelivered, Consumer: meta.Consumer, AckWait: w.ackWait},
 		position: position{sequence: meta.Sequence.Stream, last: meta.Sequence.Stream + meta.NumPending},
 		lease:    newLease(w.ackWait),
 	}
@@ -58,6 +58,11 @@ func (d *delivery) data() []byte { return d.msg.Data() }
 // how it was published.
 func (d *delivery) name(id string) {
 	d.batch = subjects.BatchID(id, d.msg.Headers().Get(jetstream.MsgIDHeader), d.meta.Sequence.Stream, d.meta.Timestamp)
+}
+
+// publication tells the batch from others that were published under its id.
+func (d *delivery) publication() string {
+	return subjects.BatchID("", "", d.meta.Sequence.Stream, d.meta.Timestamp)
 }
 
 // held tells whether the delivery is surely ours still.

@@ -3,6 +3,8 @@ package worker
 import (
 	"container/list"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"maps"
@@ -100,6 +102,16 @@ func (m *messages) of(ctx context.Context, b *envelope.Batch, at position) (*env
 		return nil, err
 	}
 	return message.(*envelope.Message), nil
+}
+
+// put stores a message, under a name made of its content.
+func (m *messages) put(ctx context.Context, message string) (name string, err error) {
+	sum := sha256.Sum256([]byte(message))
+	name = hex.EncodeToString(sum[:16])
+	if _, err = m.store.GetInfo(ctx, name); errors.Is(err, jetstream.ErrObjectNotFound) {
+		_, err = m.store.PutString(ctx, name, message)
+	}
+	return name, err
 }
 
 // info asks the store for an object, or takes its last answer. A batch must get

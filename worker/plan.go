@@ -29,12 +29,15 @@ type plan struct {
 	due      time.Time          // when the first of these is; zero: none rests
 	doubtful []deferred         // announced by an attempt that died, and not to be sent to again
 	deadline time.Time          // when what is deferred is given up
+
+	expired   []deferred // given up by an attempt that may have died before it had stored the dead letter
+	expiredAt time.Time  // when the first of these was
 }
 
 // idle tells whether an attempt would have nothing to do or to record.
 func (p *plan) idle() bool { return len(p.send)+len(p.reject)+len(p.doubtful) == 0 }
 
-// deferred is a recipient as this batch has it, and what was said of it.
+// deferred is a recipient and what was said of it.
 type deferred struct {
 	recipient envelope.Recipient
 	subjects.Outcome
@@ -57,10 +60,17 @@ func makePlan(batch *envelope.Batch, known *subjects.State, p policy, cancelled 
 	journal := byMailbox(known)
 	checked := batch.Plan(func(r envelope.Recipient) bool {
 		k, ok := journal[r.Mailbox]
+		r.Address = k.recipient.Address // each mailbox has one outcome, under one name
 		switch {
 		case !ok:
 			return false
 		case k.result.Final():
+			if k.result.Status == subjects.Expired && !known.Done {
+				out.expired = append(out.expired, deferred{r, k.result.Outcome})
+				if since := k.result.Time; out.expiredAt.IsZero() || since.Before(out.expiredAt) {
+					out.expiredAt = since
+				}
+			}
 			return true
 		case k.announced != nil && p.InDoubt == Skip:
 			out.doubtful = append(out.doubtful, deferred{r, subjects.Outcome{
@@ -82,17 +92,31 @@ func makePlan(batch *envelope.Batch, known *subjects.State, p policy, cancelled 
 		return true
 	})
 	out.send, out.reject = checked.Groups, checked.Invalid
+	out.respell(journal)
 	return out
+}
+
+// respell names those who are sent to again as the journal does, for the batch
+// may have been published again in other spellings: each mailbox has one outcome.
+func (p *plan) respell(journal map[string]record) {
+	for _, group := range p.send {
+		for i := range group.Recipients {
+			if k, ok := journal[group.Recipients[i].Mailbox]; ok {
+				group.Recipients[i].Address = k.recipient.Address
+			}
+		}
+	}
 }
 
 // record is what a journal says of one mailbox.
 type record struct {
+	recipient envelope.Recipient // as the journal has it
 	result    *subjects.Result
 	announced *subjects.Result
 }
 
-// byMailbox is the journal by mailbox: the batch may have been published again
-// in other spellings. If one spelling is final, the mailbox is.
+// byMailbox is the journal by mailbox: an earlier release recorded each spelling
+// by itself. If one spelling is final, the mailbox is; else the newest result counts.
 func byMailbox(known *subjects.State) map[string]record {
 	records := make(map[string]record, len(known.Results)+len(known.Announced))
 	mailbox := func(published string) string {
@@ -101,20 +125,34 @@ func byMailbox(known *subjects.State) map[string]record {
 		}
 		return published
 	}
-	for published, result := range known.Announced {
-		m := mailbox(published)
-		records[m] = record{announced: result}
-	}
 	for published, result := range known.Results {
 		m := mailbox(published)
 		r := records[m]
-		if r.result.Final() {
-			continue
+		if r.result == nil || newer(published, result, r) {
+			records[m] = record{recipient: envelope.Recipient{Address: published, Mailbox: m}, result: result}
 		}
-		r.result = result
+	}
+	for published, result := range known.Announced {
+		m := mailbox(published)
+		r := records[m]
+		r.announced = result
+		if r.result == nil {
+			r.recipient = envelope.Recipient{Address: published, Mailbox: m}
+		}
 		records[m] = r
 	}
 	return records
+}
+
+// newer tells whether a result of a mailbox counts more than that in r.
+func newer(published string, result *subjects.Result, r record) bool {
+	switch {
+	case result.Final() != r.result.Final():
+		return result.Final()
+	case !result.Time.Equal(r.result.Time):
+		return result.Time.After(r.result.Time)
+	}
+	return published < r.recipient.Address
 }
 
 // rejection is what is recorded of a recipient that cannot be sent to.

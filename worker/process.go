@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"bulkmail/envelope"
@@ -17,10 +18,11 @@ const (
 	troubleDelay = 5 * time.Second
 	// laterDelay is how long a batch waits that only a later release can send.
 	laterDelay = time.Minute
-	// recipientBytes is the longest recipient that is rejected by itself. What
-	// is longer, escaped as JSON, might not fit in a journal entry, and is no
-	// address by mistake.
-	recipientBytes = 64 << 10
+	// garbageDelay is how long a batch waits whose journal cannot be read.
+	garbageDelay = time.Minute
+	// heldLook is after how long a batch that another worker has in hand is
+	// looked at again; it doubles with each look.
+	heldLook = time.Second
 )
 
 // errLate says that the broker may have given a batch to somebody else before
@@ -43,7 +45,7 @@ func (w *Worker) process(ctx, intake context.Context, d *delivery, t *turn) {
 	began := time.Now()
 
 	// Decode.
-	batch, err := decode(d)
+	batch, err := w.decode(d)
 	if err != nil {
 		w.undecodable(ctx, d, err)
 		return
@@ -57,19 +59,26 @@ func (w *Worker) process(ctx, intake context.Context, d *delivery, t *turn) {
 	}
 	cancelled := w.campaigns.of(d.campaign) == subjects.CampaignCancelled
 	p := makePlan(batch, &known.State, w.policy, cancelled, began)
+	d.number.Content = contentOf(batch)
 	switch {
+	case known.Content != "" && known.Content != d.number.Content:
+		w.bury(ctx, d, errOtherContent)
+		return
 	case p.idle() && len(p.rest) == 0 && known.Done:
 		d.ack(ctx) // published again, and all of it is known
 		return
 	case p.idle() && len(p.rest) > 0 && !cancelled:
 		d.nak(ctx, time.Until(p.due)) // back before its time; a claim would only lengthen the journal
 		return
+	case w.forgotten(d, known):
+		w.buryRest(ctx, d, p.unsettled(batch), errForgotten)
+		return
 	}
 
 	// Fetch the message.
 	var message *envelope.Message
 	if len(p.send) > 0 && !cancelled {
-		if message, err = w.messages.of(ctx, batch, d.position); err != nil {
+		if message, err = w.messages.of(ctx, batch, d.position); err != nil && !(isFieldError(err) && known.Begun()) {
 			w.unfetched(ctx, d, err)
 			return
 		}
@@ -77,15 +86,18 @@ func (w *Worker) process(ctx, intake context.Context, d *delivery, t *turn) {
 
 	// Claim the batch.
 	a := w.newAttempt(d, batch, p, message)
-	if cancelled {
+	switch {
+	case cancelled:
 		a.stop(time.Time{}) // there is no message to send
+	case err != nil:
+		a.giveUp(err)
 	}
 	if !d.held() {
 		w.leave(ctx, d, errLate)
 		return
 	}
 	if a.hold, err = w.journal.Claim(ctx, known, d.number, a.pause); err != nil {
-		w.leave(ctx, d, err)
+		w.refused(ctx, d, err)
 		return
 	}
 	w.journalTrouble(nil)
@@ -98,7 +110,7 @@ func (w *Worker) process(ctx, intake context.Context, d *delivery, t *turn) {
 }
 
 // decode reads the batch, and names it.
-func decode(d *delivery) (*envelope.Batch, error) {
+func (w *Worker) decode(d *delivery) (*envelope.Batch, error) {
 	batch, err := envelope.Decode(d.data())
 	switch {
 	case err != nil:
@@ -107,7 +119,7 @@ func decode(d *delivery) (*envelope.Batch, error) {
 	case batch.Letters():
 		err = &envelope.VersionError{Version: max(batch.Version, 2)}
 	default:
-		err = recordable(batch.Recipients)
+		err = recordable(batch.Recipients, journal.RecipientBytes(w.js.Conn().MaxPayload()))
 	}
 	if err != nil {
 		d.name("")
@@ -117,9 +129,11 @@ func decode(d *delivery) (*envelope.Batch, error) {
 	return batch, nil
 }
 
-func recordable(recipients []envelope.Recipient) error {
+// recordable tells whether every recipient fits in a journal entry. What does not
+// is no address by mistake.
+func recordable(recipients []envelope.Recipient, most int) error {
 	for i := range recipients {
-		if n := len(recipients[i].Address); n > recipientBytes {
+		if n := len(recipients[i].Address); n > most {
 			return &envelope.FieldError{Field: fmt.Sprintf("recipients[%d]", i), Reason: fmt.Sprintf("has %d octets, which no address has", n)}
 		}
 	}
@@ -155,16 +169,38 @@ func (w *Worker) unread(ctx context.Context, d *delivery, err error) {
 		d.nak(ctx, troubleDelay)
 		return
 	}
-	w.postpone(ctx, d, err)
+	if _, said := w.garbage.LoadOrStore(d.campaign+"."+d.batch, true); !said {
+		w.log.ErrorContext(ctx, "journal not readable, its batch waits until somebody has deleted that entry", "campaign", d.campaign,
+			"batch", d.batch, "error", err, "looked_at_again_in", garbageDelay)
+	}
+	d.nak(ctx, garbageDelay)
 }
 
 // unfetched makes a batch a dead letter if its message will never be had.
 func (w *Worker) unfetched(ctx context.Context, d *delivery, err error) {
-	if wrong, ok := errors.AsType[*envelope.FieldError](err); ok {
-		w.bury(ctx, d, wrong)
+	if isFieldError(err) {
+		w.bury(ctx, d, err)
 		return
 	}
 	w.postpone(ctx, d, err)
+}
+
+func isFieldError(err error) bool {
+	_, ok := errors.AsType[*envelope.FieldError](err)
+	return ok
+}
+
+// refused leaves a batch that another delivery has in hand, and looks at it again
+// when that may be over.
+func (w *Worker) refused(ctx context.Context, d *delivery, err error) {
+	held, ok := errors.AsType[*journal.HeldError](err)
+	if !ok {
+		w.leave(ctx, d, err)
+		return
+	}
+	again := min(max(held.For, heldLook/10), heldLook<<min(d.number.Count-1, 10))
+	w.log.InfoContext(ctx, "batch is in hand already", "campaign", d.campaign, "batch", d.batch, "reason", err, "again_in", again)
+	d.nak(ctx, again)
 }
 
 // postpone returns a batch that could not be begun through no fault of its own.
@@ -194,14 +230,18 @@ func (w *Worker) settle(ctx context.Context, d *delivery, a *attempt, left Tally
 		a.cancel()
 		v = Verdict{Action: Ack}
 	case v.Action == Expire, v.GiveUp:
-		if err := w.expire(ctx, d, a); err != nil {
-			w.log.ErrorContext(ctx, "dead letter not stored, the rest is tried again", "campaign", d.campaign, "batch", d.batch, "error", err)
+		a.expire()
+	}
+	if v.Action != Nak && len(a.expired) > 0 && a.hold.Flush(ctx) == nil {
+		if err := w.storeExpired(ctx, d, a); err != nil {
+			w.log.ErrorContext(ctx, "dead letter not stored, the batch comes back for it", "campaign", d.campaign, "batch", d.batch, "error", err)
 			v = Verdict{Action: Nak, Delay: troubleDelay}
 		}
 	}
 	if err := a.hold.Close(ctx, v.Action != Nak); err != nil {
 		if errors.Is(err, journal.ErrFenced) {
 			w.leave(ctx, d, err)
+			w.unrecorded(ctx, d, a)
 		} else {
 			w.log.ErrorContext(ctx, "journal not written, the batch comes back after the ack wait", "campaign", d.campaign, "batch", d.batch, "error", err)
 		}
@@ -218,4 +258,25 @@ func (w *Worker) settle(ctx context.Context, d *delivery, a *attempt, left Tally
 		return
 	}
 	d.ack(ctx)
+}
+
+// unrecorded says what relays said that a holder who lost its batch could not
+// record: the new holder sends to these recipients again, unless they are on
+// record as in doubt.
+func (w *Worker) unrecorded(ctx context.Context, d *delivery, a *attempt) {
+	counts := make(map[subjects.Status]int)
+	var accepted []string
+	for _, r := range a.hold.Unrecorded() {
+		counts[r.Status] += len(r.Recipients)
+		if r.Status == subjects.Accepted {
+			accepted = append(accepted, r.Recipients...)
+		}
+	}
+	if len(accepted) == 0 {
+		return
+	}
+	const most = 20
+	w.log.ErrorContext(ctx, "accepted by relays, and not recorded as another worker has the batch", "campaign", d.campaign, "batch", d.batch,
+		"accepted", len(accepted), "rejected", counts[subjects.Rejected], "deferred", counts[subjects.Deferred],
+		"recipients", strings.Join(accepted[:min(most, len(accepted))], " "))
 }

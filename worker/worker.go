@@ -8,7 +8,7 @@
 //     journal, plan, fetch the message, claim, send, settle. delivery.go keeps
 //     it ours meanwhile, and tells the broker what became of it. What cannot be
 //     read goes to the dead letters (dead.go).
-//  3. plan.go: one pure function decides who is sent to, rejected, left to rest
+//  3. identity.go: whether this is the batch that the journal is about. plan.go: one pure function decides who is sent to, rejected, left to rest
 //     or in doubt.
 //  4. attempt.go: the recipients wait, grouped by domain, for the relay pool to
 //     cut envelopes off them; each reply goes to the journal.
@@ -221,6 +221,7 @@ type Worker struct {
 	aborted atomic.Int64  // batches whose envelopes were
 
 	laterVersions sync.Map // campaignVersion: those that were logged
+	garbage       sync.Map // campaign and batch of journals that cannot be read: those that were logged
 }
 
 // New returns a worker that sends through pool.

@@ -359,7 +359,7 @@ func TestWhatWasGivenBackMeanwhileIsNotSent(t *testing.T) {
 	for h.Left(w.now) == 0 {
 		w.everybodyWrites()
 	}
-	w.now = w.now.Add(2*idleAfter) // long enough for it to be given back
+	w.now = w.now.Add(2 * idleAfter) // long enough for it to be given back
 	left := h.Left(w.now)
 	w.everybodyWrites()
 	if n := h.Reserve(w.now, left); n != 0 {
@@ -368,15 +368,15 @@ func TestWhatWasGivenBackMeanwhileIsNotSent(t *testing.T) {
 	for h.Left(w.now) == 0 {
 		w.everybodyWrites()
 	}
-	w.now = w.now.Add(2*idleAfter)
+	w.now = w.now.Add(2 * idleAfter)
 	reserved := h.Reserve(w.now, 10)
 	w.everybodyWrites()
 	h.Take(w.now, 4)
-	w.now = w.now.Add(2*idleAfter)
+	w.now = w.now.Add(2 * idleAfter)
 	h.Settle(w.now, 4, 4)
 	for range 10 {
 		w.everybodyWrites()
-		w.now = w.now.Add(2*idleAfter)
+		w.now = w.now.Add(2 * idleAfter)
 	}
 	l, err := readLedger(w.limits, w.last.value, w.last.at)
 	if err != nil {

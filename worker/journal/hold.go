@@ -2,8 +2,14 @@ package journal
 
 import (
 	"context"
+	"math"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
+	"unicode/utf8"
+
+	"github.com/nats-io/nats.go"
 
 	"bulkmail/envelope"
 	"bulkmail/subjects"
@@ -13,9 +19,8 @@ const (
 	// linger is how long an append waits for more results. Without it,
 	// envelopes of one recipient would cost an append each.
 	linger = 5 * time.Millisecond
-	// entryBytes is about how much one entry may hold. The broker's limit for a
-	// message is 1 MiB by default; a batch near it must not make an entry
-	// beyond it.
+	// entryBytes is about how much one entry may hold, where the broker takes
+	// messages of four times that: see [Hold.room].
 	entryBytes = 256 << 10
 )
 
@@ -24,6 +29,9 @@ type Hold struct {
 	journal *Journal
 	subject string
 	attempt int
+	ackWait time.Duration
+	start   time.Time
+	alive   atomic.Int64 // nanoseconds since start: when the last entry was sent that is stored
 
 	ctx     context.Context //nolint:containedctx // of the writer, which outlives any one call
 	cancel  context.CancelFunc
@@ -33,10 +41,11 @@ type Hold struct {
 	closing chan struct{} // Close was called
 	lost    chan struct{} // closed by the writer
 
-	last uint64   // sequence of the last entry; the writer's, before it starts Claim's
-	buf  []byte   // of an entry that is appended; the writer's too, as is
-	list []string // which its results' recipients are cut from
-	err  error    // why the writer stopped; set before lost is closed
+	last uint64             // sequence of the last entry; the writer's, before it starts Claim's
+	buf  []byte             // of an entry that is appended; the writer's too, as is
+	list []string           // which its results' recipients are cut from
+	err  error              // why the writer stopped; set before lost is closed
+	torn []subjects.Results // of the entry that could not be written; set before lost is closed
 
 	telling  sync.Mutex // guards what follows, and the order of what trouble is told
 	awaiting bool       // an append is under way
@@ -45,6 +54,7 @@ type Hold struct {
 	mu       sync.Mutex // guards what follows
 	pending  []pending
 	sendings []sending
+	flushes  []chan struct{} // each closed when all that was recorded before is written
 	done     bool
 }
 
@@ -72,6 +82,24 @@ type sending struct {
 
 // Attempt is the number of this attempt, from 1.
 func (h *Hold) Attempt() int { return h.attempt }
+
+// Held tells whether the journal keeps everybody else from claiming the batch
+// still: the holder's last entry is younger than its ack wait.
+func (h *Hold) Held() bool { return int64(time.Since(h.start)) < h.alive.Load()+int64(h.ackWait) }
+
+// Unrecorded is what was recorded and did not come into the journal, of a hold
+// that was lost. Ask after [Hold.Close].
+func (h *Hold) Unrecorded() []subjects.Results {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	all := h.torn
+	for h.list = nil; len(h.pending) > 0; h.pending = h.pending[1:] {
+		some, _ := h.split(&h.pending[0], math.MaxInt)
+		all = append(all, some)
+	}
+	h.torn = all
+	return all
+}
 
 // Lost is closed when the hold turns out to be lost: nothing may be sent for
 // the batch any more.
@@ -133,8 +161,26 @@ func (h *Hold) add(o subjects.Outcome, recipients []envelope.Recipient) {
 	h.pending = append(h.pending, pending{Outcome: o, recipients: recipients})
 }
 
-// Close writes what is still pending, and that the batch is done if it is, and
-// ends the hold. The error is [ErrFenced], or that of ctx when the broker could
+// Flush returns when all that was recorded before is in the journal. The error is
+// [ErrFenced], or that of ctx.
+func (h *Hold) Flush(ctx context.Context) error {
+	written := make(chan struct{})
+	h.mu.Lock()
+	h.flushes = append(h.flushes, written)
+	h.mu.Unlock()
+	h.nudge()
+	select {
+	case <-written:
+		return nil
+	case <-h.lost:
+		return h.err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// Close writes what is still pending, and that the batch is done or else that
+// the hold is over. The error is [ErrFenced], or that of ctx when the broker could
 // not be reached before it ended.
 func (h *Hold) Close(ctx context.Context, done bool) error {
 	h.mu.Lock()
@@ -148,14 +194,23 @@ func (h *Hold) Close(ctx context.Context, done bool) error {
 	return h.err
 }
 
-// write appends what is pending until the hold is closed or lost.
+// write appends what is pending until the hold is closed or lost. Where nothing
+// is for long, it shows that the holder is alive.
 func (h *Hold) write() {
+	silence := time.NewTimer(h.ackWait / 3)
+	defer silence.Stop()
 	for closing := false; ; {
 		if !closing {
 			select {
 			case <-h.wake:
 			case <-h.closing:
 				closing = true
+			case <-silence.C:
+				if err := h.renew(silence); err != nil {
+					h.lose(err)
+					return
+				}
+				continue
 			}
 		}
 		if err := h.announce(); err != nil {
@@ -171,17 +226,50 @@ func (h *Hold) write() {
 		}
 		event, taken, more := h.take(closing)
 		if event != "" {
-			if err := h.append(h.ctx, h.entry(event, taken), nil); err != nil {
+			var header nats.Header
+			if closing && !more && event != subjects.Done {
+				header = nats.Header{headerReleased: {"1"}}
+			}
+			if err := h.append(h.ctx, h.entry(event, taken), header); err != nil {
+				h.torn = slices.Clone(taken)
 				h.lose(err)
 				return
 			}
 		}
 		if more {
 			h.nudge()
-		} else if closing {
+			continue
+		}
+		h.flushed()
+		if closing {
 			return
 		}
 	}
+}
+
+// flushed tells whoever waits for it that nothing is pending, unless something is.
+func (h *Hold) flushed() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if len(h.pending) > 0 {
+		return // the writer was woken for it
+	}
+	for _, written := range h.flushes {
+		close(written)
+	}
+	h.flushes = nil
+}
+
+// renew appends an entry without results if the last one is old, and sets the
+// time of the next look.
+func (h *Hold) renew(silence *time.Timer) error {
+	age := func() time.Duration { return time.Since(h.start) - time.Duration(h.alive.Load()) }
+	var err error
+	if age() >= h.ackWait/3 {
+		err = h.append(h.ctx, h.entry(subjects.Recorded, nil), nil)
+	}
+	silence.Reset(max(h.ackWait/3-age(), 0))
+	return err
 }
 
 // linger lets results gather; announcements go out meanwhile.
@@ -224,7 +312,7 @@ func (h *Hold) announce() error {
 		h.list = h.list[:0]
 		var announced []subjects.Results
 		whole := 0 // of those that wait, whose recipients are all in this entry or one before
-		for room := entryBytes; room > 0 && whole < len(waiting); {
+		for room := h.room(); room > 0 && whole < len(waiting); {
 			s := &waiting[whole]
 			some, bytes := h.split(&s.pending, room)
 			announced = append(announced, some)
@@ -244,10 +332,18 @@ func (h *Hold) announce() error {
 	return nil
 }
 
+// RecipientBytes is the longest recipient that fits in an entry where the broker
+// takes messages of so many octets: as JSON it may be six times as long.
+func RecipientBytes(maxPayload int64) int { return int(min(64<<10, maxPayload/16)) }
+
+// room is about how much an entry may hold. Its last recipient may go beyond
+// that, and must fit still.
+func (h *Hold) room() int { return int(min(entryBytes, h.journal.js.Conn().MaxPayload()/4)) }
+
 // split takes off p what fits into room, and at least one recipient. The names
 // stand in h.list until the next entry.
 func (h *Hold) split(p *pending, room int) (some subjects.Results, bytes int) {
-	from, bytes := len(h.list), 100+len(p.Text)
+	from, bytes := len(h.list), 100+encodedLen(p.Text)+len(p.Relay)
 	for p.left() && (bytes < room || len(h.list) == from) {
 		address := p.recipients[0].Address
 		p.recipients = p.recipients[1:]
@@ -264,7 +360,7 @@ func (h *Hold) take(closing bool) (event subjects.Event, taken []subjects.Result
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.list = h.list[:0]
-	for room := entryBytes; len(h.pending) > 0 && room > 0; {
+	for room := h.room(); len(h.pending) > 0 && room > 0; {
 		p := &h.pending[0]
 		some, bytes := h.split(p, room)
 		taken = append(taken, some)
@@ -277,7 +373,7 @@ func (h *Hold) take(closing bool) (event subjects.Event, taken []subjects.Result
 	switch {
 	case closing && h.done && !more:
 		event = subjects.Done
-	case len(taken) > 0:
+	case len(taken) > 0 || closing && !more:
 		event = subjects.Recorded
 	}
 	return event, taken, more
@@ -288,7 +384,7 @@ func (h *Hold) take(closing bool) (event subjects.Event, taken []subjects.Result
 func encodedLen(s string) int {
 	n := len(s) + 2
 	for i := range len(s) {
-		if c := s[i]; c < ' ' || c == 0xe2 { // 0xe2 begins U+2028
+		if c := s[i]; c < ' ' || c >= utf8.RuneSelf { // U+2028, and what is not UTF-8
 			n += 5
 		} else if c == '"' || c == '\\' {
 			n++

@@ -7,11 +7,24 @@
 //
 //  1. [Journal.Read] folds what earlier attempts left into a [State].
 //  2. [Journal.Claim] appends a claim that must follow the entry which Read saw
-//     last. Refused: somebody else holds the batch ([ErrFenced]).
+//     last, unless the one before holds the batch still ([HeldError]). Refused:
+//     somebody else was faster ([ErrFenced]).
 //  3. [Hold.Record] takes results and returns at once; appends of one batch
 //     coalesce, each naming the sequence of the one before. A worker that lost
 //     its hold finds out at its next append, and [Hold.Lost] is closed.
-//  4. [Hold.Close] writes what is left and, when all is settled, the done.
+//  4. [Hold.Close] writes what is left and, when all is settled, the done. Else
+//     it says that the hold is over.
+//
+// # Who holds a batch
+//
+// The same batch may be on the queue twice: published again, or handed out by a
+// consumer that was made anew. So the journal itself tells whether a holder is
+// alive. A claim names its ack wait and its consumer; a hold is over when it says
+// so, or when its last entry is older than its ack wait by the broker's clock. A
+// holder with nothing to record for a third of that writes an empty entry. Only
+// one thing proves earlier that a hold is over: the same message of the same
+// consumer with a higher delivery count, for the broker delivers it again only
+// after a nak or an ack wait without a sign of life.
 //
 // # What it costs
 //
@@ -43,6 +56,7 @@
 package journal
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -63,6 +77,15 @@ import (
 // it was read: the batch is theirs.
 var ErrFenced = errors.New("the batch is held by another worker")
 
+// A HeldError says that somebody holds the batch and was alive lately.
+type HeldError struct {
+	For time.Duration // until the hold is over, if nothing more is heard of its holder
+}
+
+func (e *HeldError) Error() string {
+	return fmt.Sprintf("another delivery of the batch is in hand, for %v at least", e.For.Round(time.Millisecond))
+}
+
 // ErrSlow says that the broker takes long over an append: it may be away.
 var ErrSlow = errors.New("the broker takes long over an append")
 
@@ -82,6 +105,10 @@ func (e *BrokerError) Unwrap() error { return e.Err }
 const (
 	headerToken    = "Bulkmail-Token"    // unique, so that a writer knows its own entry again
 	headerDelivery = "Bulkmail-Delivery" // of a claim: which delivery of the batch it goes by
+	headerConsumer = "Bulkmail-Consumer" // of a claim: the consumer of that delivery
+	headerAckWait  = "Bulkmail-Ack-Wait" // of a claim: for how long an entry shows that its writer is alive
+	headerContent  = "Bulkmail-Content"  // of a claim: what the batch says to all its recipients
+	headerReleased = "Bulkmail-Released" // of the last entry of a hold that ended before the batch was done
 )
 
 const (
@@ -115,25 +142,55 @@ func New(ctx context.Context, js jetstream.JetStream, names subjects.Names, work
 	return &Journal{js: js, stream: stream, names: names, worker: worker}, nil
 }
 
+// Kept is how long entries are kept; 0: for ever.
+func (j *Journal) Kept() time.Duration { return j.stream.CachedInfo().Config.MaxAge }
+
 // Delivery is one delivery of a batch by the broker.
 type Delivery struct {
 	Sequence uint64 // of the batch in its stream
 	Count    uint64 // 1 at the first delivery
+
+	Consumer string        // that delivered it. Defaults to [subjects.Consumer]
+	AckWait  time.Duration // of that consumer. Defaults to 30s
+
+	Content string // tells what the batch says to all its recipients; see [State.Content]
 }
 
+func (d Delivery) withDefaults() Delivery {
+	d.Consumer = cmp.Or(d.Consumer, subjects.Consumer)
+	d.AckWait = cmp.Or(d.AckWait, 30*time.Second)
+	return d
+}
+
+// same tells whether both are deliveries of one message by one consumer.
+func (d Delivery) same(other Delivery) bool {
+	return d.Sequence == other.Sequence && d.Consumer == other.Consumer
+}
+
+// String is the sequence and the count.
 func (d Delivery) String() string {
 	return strconv.FormatUint(d.Sequence, 10) + "." + strconv.FormatUint(d.Count, 10)
 }
 
-// parseDelivery reads a header of ours; whatever else it says means none.
-func parseDelivery(s string) Delivery {
-	sequence, count, _ := strings.Cut(s, ".")
+// header is how a claim says which delivery it goes by.
+func (d Delivery) header() nats.Header {
+	return nats.Header{headerDelivery: {d.String()}, headerConsumer: {d.Consumer}, headerAckWait: {d.AckWait.String()}, headerContent: {d.Content}}
+}
+
+// parseDelivery reads the header of a claim; whatever else it says means none.
+func parseDelivery(h nats.Header) Delivery {
+	var d Delivery
+	sequence, count, _ := strings.Cut(h.Get(headerDelivery), ".")
 	n, err := strconv.ParseUint(sequence, 10, 64)
 	c, err2 := strconv.ParseUint(count, 10, 64)
-	if err != nil || err2 != nil {
-		return Delivery{}
+	if err == nil && err2 == nil {
+		d.Sequence, d.Count = n, c
 	}
-	return Delivery{n, c}
+	d.Consumer, d.Content = h.Get(headerConsumer), h.Get(headerContent)
+	if wait, err := time.ParseDuration(h.Get(headerAckWait)); err == nil && wait > 0 {
+		d.AckWait = wait
+	}
+	return d.withDefaults()
 }
 
 // Read folds the journal of a batch. A batch without a journal has the zero
@@ -159,32 +216,32 @@ func (j *Journal) Read(ctx context.Context, campaign, batch string) (*State, err
 			return nil, fmt.Errorf("read journal %s: entry %d: %w", s.subject, m.Sequence, err)
 		}
 		e.Time = m.Time // the clocks of workers differ; the broker's is the same for all
-		s.last = m.Sequence
-		s.Fold(e, nil)
-		if e.Event == subjects.Claimed {
-			s.holder = parseDelivery(m.Header.Get(headerDelivery))
-		}
+		s.fold(e, m)
 		if m.Sequence >= last.Sequence {
 			return s, nil
 		}
 	}
 }
 
-// Claim takes hold of the batch for one attempt, unless somebody has written to
-// its journal since s was read, or s shows that this delivery or a later one of
-// the same batch is held already: then the error is [ErrFenced]. A broker that
-// was killed may have forgotten deliveries, and makes them once more while their
-// holder is alive and well. trouble, if not nil, is told why appends begin to
-// fail or to take long ([ErrSlow]), and nil when they work again; nothing new
-// should be sent in between, since it could not be recorded.
+// Claim takes hold of the batch for one attempt. The error is a [*HeldError] if s
+// shows, or turns out to be older than an entry which shows, that another
+// delivery of the batch is in hand. It is [ErrFenced] if it is this very message
+// that is in hand: a broker that was killed may have forgotten deliveries, and
+// makes them once more while their holder is alive and well. trouble, if not nil,
+// is told why appends begin to fail or to take long ([ErrSlow]), and nil when
+// they work again; nothing new should be sent in between, since it could not be
+// recorded.
 func (j *Journal) Claim(ctx context.Context, s *State, d Delivery, trouble func(error)) (*Hold, error) {
-	if s.holder.Sequence == d.Sequence && s.holder.Count >= d.Count {
-		return nil, ErrFenced
+	d = d.withDefaults()
+	if err := j.free(ctx, s, d); err != nil {
+		return nil, err
 	}
 	h := &Hold{
 		journal: j,
 		subject: s.subject,
 		attempt: s.Attempts + 1,
+		ackWait: d.AckWait,
+		start:   time.Now(),
 		last:    s.last,
 		lost:    make(chan struct{}),
 		wake:    make(chan struct{}, 1),
@@ -192,12 +249,50 @@ func (j *Journal) Claim(ctx context.Context, s *State, d Delivery, trouble func(
 		trouble: trouble,
 	}
 	h.ctx, h.cancel = context.WithCancel(context.WithoutCancel(ctx))
-	if err := h.append(ctx, h.entry(subjects.Claimed, nil), nats.Header{headerDelivery: {d.String()}}); err != nil {
-		h.cancel()
-		return nil, err
+	err := h.append(ctx, h.entry(subjects.Claimed, nil), d.header())
+	if err == nil {
+		h.writing.Go(h.write)
+		return h, nil
 	}
-	h.writing.Go(h.write)
-	return h, nil
+	h.cancel()
+	if errors.Is(err, ErrFenced) {
+		return nil, j.fencedBy(ctx, s, d)
+	}
+	return nil, err
+}
+
+// free tells whether nobody holds the batch, as far as s shows.
+func (j *Journal) free(ctx context.Context, s *State, d Delivery) error {
+	same := s.holder.same(d)
+	if s.New() || s.Done || s.released || s.holder.Sequence == 0 || same && d.Count > s.holder.Count {
+		return nil
+	}
+	// Only the broker can tell how long ago it stored the last entry.
+	info, err := j.stream.Info(ctx)
+	if err != nil {
+		return fmt.Errorf("journal %s: %w", s.subject, j.named(err))
+	}
+	switch left := s.holder.AckWait - info.TimeStamp.Sub(s.written); {
+	case left <= 0:
+		return nil
+	case same:
+		return ErrFenced
+	default:
+		return &HeldError{left}
+	}
+}
+
+// fencedBy says why a claim was refused that seemed to be free.
+func (j *Journal) fencedBy(ctx context.Context, s *State, d Delivery) error {
+	campaign, batch := j.names.Campaign(s.subject)
+	now, err := j.Read(ctx, campaign, batch)
+	if err != nil {
+		return ErrFenced
+	}
+	if err := j.free(ctx, now, d); err != nil || now.holder.same(d) {
+		return cmp.Or(err, ErrFenced)
+	}
+	return &HeldError{} // it was, and is over again
 }
 
 // append writes one entry behind the last one seen, and tries until it is
@@ -219,6 +314,7 @@ func (h *Hold) append(ctx context.Context, e subjects.Entry, header nats.Header)
 		sequence, err := h.try(ctx, msg)
 		if err == nil {
 			h.last = sequence
+			h.alive.Store(int64(began.Sub(h.start))) // an earlier try may be what was stored
 			h.await(false)
 			h.tell(nil)
 			if told := h.journal.Appended; told != nil {

@@ -210,13 +210,13 @@ func TestCloseWritesWhatIsPending(t *testing.T) {
 	}
 }
 
-func TestClosingWithoutResultsWritesNothingButDone(t *testing.T) {
+func TestClosingWithoutResultsSaysThatTheHoldIsOverAndIsNoAttempt(t *testing.T) {
 	t.Parallel()
 	url := startBroker(t)
 	j := open(t, url, "w")
 	closeHold(t, claim(t, j, "1", 1), false)
-	if n := len(entries(t, url, "1")); n != 1 {
-		t.Errorf("%d entries, want the claim alone", n)
+	if n := len(entries(t, url, "1")); n != 2 {
+		t.Errorf("%d entries, want the claim and its end", n)
 	}
 	closeHold(t, claim(t, j, "1", 2), true)
 	if s := read(t, j, "1"); !s.Done || s.Attempts != 0 {
@@ -406,6 +406,7 @@ func TestEntriesOnTheWireAreAsPublished(t *testing.T) {
 	h.Record(said(subjects.Results{Status: subjects.Deferred, Relay: "primary", Code: 451, Enhanced: "4.2.0", Text: "<later> & later", Recipients: []string{"ann@example.net"}}))
 	line()
 	closeHold(t, h, false)
+	line()
 	h = claim(t, j, "1", 2)
 	line()
 	h.Record(said(subjects.Results{Status: subjects.Accepted, Relay: "primary", Code: 250, Recipients: []string{"ann@example.net"}}))
