@@ -1,6 +1,8 @@
 package worker_test
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"strings"
@@ -10,10 +12,13 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 
 	"bulkmail/envelope"
 	"bulkmail/relay"
 	"bulkmail/relay/sink"
+	"bulkmail/relay/smtp"
 	"bulkmail/subjects"
 	"bulkmail/worker"
 )
@@ -199,5 +204,197 @@ func TestCopiesOfABatchAtAnyMomentSendNothingTwice(t *testing.T) {
 				t.Errorf("seed %d: %s", seed, diff)
 			}
 		})
+	}
+}
+
+// The stored message is deleted between two attempts.
+func TestAMessageThatIsGoneBetweenAttemptsExpiresTheRestAlone(t *testing.T) {
+	t.Parallel()
+	h, post := newHouse(t), newMemory()
+	var full atomic.Bool
+	full.Store(true)
+	post.reply = later(&full, "@full.test")
+	h.putMessage(t, "november", "Subject: t\n\nhi\n")
+	h.hire(t, worker.Options{RetryDelays: worker.Schedule{time.Second}}, post.relay())
+	l := h.ledger(t, "c", "1")
+	good, bad := people(20, "example.net"), people(2, "full.test")
+	h.publish(t, "c", envelope.Batch{ID: "1", Recipients: envelope.To(append(good, bad...)...), MessageRef: "november"})
+	for len(l.newest) < 22 {
+		l.until(subjects.Recorded)
+	}
+	store, err := h.js.ObjectStore(t.Context(), h.names.MessageStore())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := store.Delete(t.Context(), "november"); err != nil {
+		t.Fatal(err)
+	}
+	letter := h.tail(t, h.names.DeadStream(), h.names.Dead("c")).next()
+	l.until(subjects.Done)
+	if diff := cmp.Diff(map[subjects.Status]int{subjects.Accepted: 20, subjects.Expired: 2}, l.tally()); diff != "" {
+		t.Error(diff)
+	}
+	if cause := letter.Headers().Get(subjects.HeaderCause); cause != subjects.CauseExpired {
+		t.Errorf("the cause is %q: nobody but the journal knows the outcomes", cause)
+	}
+	if reason := letter.Headers().Get(subjects.HeaderReason); !strings.Contains(reason, `there is no object "november"`) {
+		t.Errorf("the reason is %q", reason)
+	}
+	b, err := envelope.Decode(letter.Data())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var rest []string
+	for _, r := range b.Recipients {
+		rest = append(rest, r.Address)
+	}
+	if diff := cmp.Diff(bad, rest); diff != "" {
+		t.Errorf("the dead letter is for: %s", diff)
+	}
+	h.empty(t)
+	onceEach(t, post.seen(), good)
+}
+
+// A deadly broker is one on which a worker dies as soon as a dead letter is stored:
+// nothing it writes after that arrives.
+type deadly struct {
+	jetstream.JetStream
+	letters string
+	died    chan struct{}
+	once    sync.Once
+}
+
+func (d *deadly) PublishMsg(ctx context.Context, m *nats.Msg, o ...jetstream.PublishOpt) (*jetstream.PubAck, error) {
+	select {
+	case <-d.died:
+		return nil, errors.New("dead")
+	default:
+	}
+	ack, err := d.JetStream.PublishMsg(ctx, m, o...)
+	if m.Subject == d.letters && err == nil {
+		d.once.Do(func() { close(d.died) })
+	}
+	return ack, err
+}
+
+func TestAWorkerThatDiesBetweenTheDeadLetterAndTheJournalLeavesOneLetter(t *testing.T) {
+	t.Parallel()
+	h, post := shortWait(t), newMemory()
+	post.reply = func(string) *smtp.Reply { return &smtp.Reply{Code: 451, Text: "later", Command: "RCPT"} }
+	o := worker.Options{RetryDelays: worker.Schedule{time.Millisecond}, RetryFor: time.Millisecond, DrainTimeout: time.Second}
+	nc, js := connect(t, h.url)
+	d := &deadly{JetStream: js, letters: h.names.Dead("c"), died: make(chan struct{})}
+	first := h.hireOn(t, nc, d, o, relay.Options{}, post.relay())
+	l := h.ledger(t, "c", "1")
+	h.publish(t, "c", envelope.Batch{ID: "1", Recipients: envelope.To(people(5, "full.test")...)})
+	<-d.died
+	first.leave(t)
+	h.hire(t, o, post.relay())
+	l.until(subjects.Done)
+	h.empty(t)
+	if n := h.stored(t, h.names.DeadStream()); n != 1 {
+		t.Errorf("%d dead letters of the same recipients: retrying all sends to them as often", n)
+	}
+	if diff := cmp.Diff(map[subjects.Status]int{subjects.Expired: 5}, l.tally()); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestTheDeadLetterOfAMessageAsLargeAsTheBrokerTakesCanBeStoredAndPublishedAgain(t *testing.T) {
+	t.Parallel()
+	h, post := newHouse(t), newMemory()
+	var full atomic.Bool
+	full.Store(true)
+	post.reply = later(&full, "@full.test")
+	h.hire(t, worker.Options{RetryDelays: worker.Schedule{time.Millisecond}, RetryFor: time.Millisecond}, post.relay())
+	b := envelope.Batch{ID: "1", From: "a@example.com", Recipients: envelope.To("x@full.test", "y@full.test"), Message: "Subject: t\n\n"}
+	line := strings.Repeat("x", 70) + "\n" // one octet more as JSON
+	room := int(h.nc.MaxPayload()) - 300 - len(b.AppendJSON(nil))
+	b.Message += strings.Repeat(line, room/(len(line)+1))
+	h.publish(t, "c", b)
+	letter := h.tail(t, h.names.DeadStream(), h.names.Dead("c")).next()
+	h.empty(t)
+	full.Store(false)
+	h.publishRaw(t, "retried", string(letter.Data()))
+	h.empty(t)
+	onceEach(t, post.seen(), []string{"x@full.test", "y@full.test"})
+	for wire := range post.wire {
+		if n := len(wire); n < len(b.Message) {
+			t.Errorf("a message of %d octets became one of %d", len(b.Message), n)
+		}
+	}
+}
+
+func TestAGarbageEntryCostsItsBatchAloneAndIsToldOnce(t *testing.T) {
+	t.Parallel()
+	h, post := newHouse(t), newMemory()
+	if _, err := h.js.Publish(t.Context(), h.names.Outcomes("c", "ill"), []byte("by hand")); err != nil {
+		t.Fatal(err)
+	}
+	e := h.hire(t, worker.Options{Batches: 1}, post.relay())
+	list := people(3, "example.net")
+	for range 3 {
+		h.publish(t, "c", envelope.Batch{ID: "ill", Recipients: envelope.To("nobody@example.net")})
+	}
+	h.publish(t, "c", envelope.Batch{ID: "well", Recipients: envelope.To(list...)})
+	h.ledger(t, "c", "well").until(subjects.Done)
+	e.leave(t)
+	onceEach(t, post.seen(), list)
+	const said = "journal not readable, its batch waits until somebody has deleted that entry"
+	if n := e.log.count(said); n != 1 {
+		t.Errorf("told %d times", n)
+	}
+	if reason := e.log.wait(t, said, 1).attrs["error"]; !strings.Contains(reason, "bulkmail.outcomes.c.ill: entry 1") {
+		t.Errorf("told %q: which entry is it?", reason)
+	}
+	if n := h.queued(t); n != 3 {
+		t.Errorf("%d batches on the queue, want the three of the ill journal", n)
+	}
+}
+
+// The entries of a first attempt are older than the stream keeps them; those of a
+// later one are there.
+func TestABatchWhoseFirstOutcomesAreGoneIsADeadLetterOfTheRest(t *testing.T) {
+	t.Parallel()
+	h, post := newHouse(t), newMemory()
+	e := subjects.Entry{Time: time.Now(), Worker: "other", Attempt: 2, Event: subjects.Claimed}
+	for range 2 {
+		if _, err := h.js.Publish(t.Context(), h.names.Outcomes("c", "1"), e.AppendJSON(nil)); err != nil {
+			t.Fatal(err)
+		}
+		e.Event = subjects.Recorded
+		e.Results = []subjects.Results{{Status: subjects.Accepted, Recipients: []string{"p0@example.net"}}}
+	}
+	h.hire(t, worker.Options{}, post.relay())
+	h.publish(t, "c", envelope.Batch{ID: "1", Recipients: envelope.To(people(3, "example.net")...)})
+	letter := h.tail(t, h.names.DeadStream(), h.names.Dead("c")).next()
+	h.empty(t)
+	if reason := letter.Headers().Get(subjects.HeaderReason); !strings.Contains(reason, "BULKMAIL_OUTCOMES_MAX_AGE") {
+		t.Errorf("the reason is %q", reason)
+	}
+	if b, err := envelope.Decode(letter.Data()); err != nil || len(b.Recipients) != 2 {
+		t.Errorf("the letter is %s (%v), want the two of whom nothing is known", letter.Data(), err)
+	}
+	if n := len(post.seen()); n != 0 {
+		t.Errorf("%d were sent to, who may have been before", n)
+	}
+}
+
+// A worker that is cut off while its batch is taken over by another one.
+func TestAWorkerThatLostItsBatchSaysWhatItCouldNotRecord(t *testing.T) {
+	t.Parallel()
+	h, post := newHouse(t), newMemory()
+	post.gate, post.arrived = make(chan struct{}), make(chan []string, 1)
+	e := h.hire(t, worker.Options{}, post.relay())
+	h.publish(t, "c", envelope.Batch{ID: "1", Recipients: envelope.To(people(3, "example.net")...)})
+	<-post.arrived
+	claim := subjects.Entry{Time: time.Now(), Worker: "other", Attempt: 1, Event: subjects.Claimed}
+	if _, err := h.js.Publish(t.Context(), h.names.Outcomes("c", "1"), claim.AppendJSON(nil)); err != nil {
+		t.Fatal(err)
+	}
+	close(post.gate)
+	line := e.log.wait(t, "accepted by relays, and not recorded as another worker has the batch", 1)
+	if line.attrs["accepted"] != "3" || !strings.Contains(line.attrs["recipients"], "p1@example.net") {
+		t.Errorf("said %v", line.attrs)
 	}
 }

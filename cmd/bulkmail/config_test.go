@@ -135,7 +135,7 @@ func TestEachVariableIsRead(t *testing.T) {
 		"BULKMAIL_NATS_TLS_CERT": cert, "BULKMAIL_NATS_TLS_KEY": key, "BULKMAIL_NATS_INBOX": "_INBOX_mine",
 		"BULKMAIL_PREFIX": "Mine-2", "BULKMAIL_REPLICAS": "3", "BULKMAIL_DATA_DIR": "/data", "BULKMAIL_LISTEN": ":4333",
 		"BULKMAIL_SYNC": "interval", "BULKMAIL_RELAYS": "smtp://a", "BULKMAIL_RELAYS_FILE": "r.yaml", "BULKMAIL_BATCHES": "16",
-		"BULKMAIL_ACK_WAIT": "1m", "BULKMAIL_OUTCOMES_MAX_AGE": "2h", "BULKMAIL_RETRY_DELAYS": "1s,2s", "BULKMAIL_RETRY_FOR": "3h",
+		"BULKMAIL_ACK_WAIT": "1m", "BULKMAIL_OUTCOMES_MAX_AGE": "4h", "BULKMAIL_RETRY_DELAYS": "1s,2s", "BULKMAIL_RETRY_FOR": "3h",
 		"BULKMAIL_HTTP": ":8081", "BULKMAIL_HTTP_TOKEN_FILE": token,
 		"BULKMAIL_IN_DOUBT": "resend", "BULKMAIL_DRAIN_TIMEOUT": "4s", "BULKMAIL_LOG_LEVEL": "debug", "BULKMAIL_LOG_FORMAT": "json",
 		"BULKMAIL_KEYS_FILE": "keys.txt", "BULKMAIL_DKIM_FILE": "dkim.yaml", "BULKMAIL_UNSUBSCRIBE_URL": "https://u.example.com/", "BULKMAIL_UNSUBSCRIBE_MAILTO": "leave@example.com",
@@ -147,7 +147,7 @@ func TestEachVariableIsRead(t *testing.T) {
 	want := config{
 		NATSURL: "nats://broker:4222", NATSCreds: creds, NATSTLSCA: cert, NATSTLSCert: cert, NATSTLSKey: key, NATSInbox: "_INBOX_mine",
 		Prefix: "Mine-2", Replicas: 3, DataDir: "/data", Listen: ":4333", Sync: "interval", RelayURLs: "smtp://a", RelaysFile: "r.yaml",
-		Batches: 16, AckWait: time.Minute, OutcomesMaxAge: 2 * time.Hour, RetryDelays: []time.Duration{time.Second, 2 * time.Second},
+		Batches: 16, AckWait: time.Minute, OutcomesMaxAge: 4 * time.Hour, RetryDelays: []time.Duration{time.Second, 2 * time.Second},
 		RetryFor: 3 * time.Hour, InDoubt: "resend", DrainTimeout: 4 * time.Second,
 		HTTP: ":8081", HTTPTokenFile: token, LogLevel: slog.LevelDebug, LogFormat: "json",
 		KeysFile: "keys.txt", DKIMFile: "dkim.yaml", UnsubscribeURL: "https://u.example.com/", UnsubscribeMailto: "leave@example.com",

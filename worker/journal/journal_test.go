@@ -5,6 +5,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"log/slog"
 	"os"
 	"regexp"
 	"strings"
@@ -348,6 +349,31 @@ func TestNoEntryIsOverTheBrokersLimit(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// As many texts as recipients, and a broker that takes little.
+func TestEntriesFitABrokerThatTakesSmallMessages(t *testing.T) {
+	t.Parallel()
+	const most = 64 << 10
+	url := brokertest.StartSmall(t, most)
+	js := brokertest.Connect(t, url)
+	o := subjects.Options{AckWait: time.Minute, OutcomesMaxAge: time.Hour}
+	if err := subjects.Provision(t.Context(), js, subjects.Names{}, o, slog.New(slog.DiscardHandler)); err != nil {
+		t.Fatal(err)
+	}
+	h := claim(t, open(t, url, "w"), "1", 1)
+	for i := range 500 {
+		text := fmt.Sprint(i, strings.Repeat("\xe4\x01", 240)) // each octet six as JSON
+		h.Record(said(subjects.Results{Status: subjects.Deferred, Code: 451, Text: text, Recipients: []string{fmt.Sprintf("p%d@example.net", i)}}))
+	}
+	longest := strings.Repeat("\x01", journal.RecipientBytes(most))
+	h.Record(is(subjects.Rejected, longest, "x"+longest[1:]))
+	if err := h.Close(soon(t), false); err != nil {
+		t.Fatal(err)
+	}
+	if n := len(read(t, open(t, url, "w"), "1").Results); n != 502 {
+		t.Errorf("%d of 502 results are in the journal", n)
 	}
 }
 

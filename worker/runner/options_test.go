@@ -53,6 +53,19 @@ func TestZeroOptionsHaveTheDocumentedDefaults(t *testing.T) {
 	}
 }
 
+// A batch that rests until its last attempt must find its journal.
+func TestOutcomesAreKeptForLongerThanABatchIsRetried(t *testing.T) {
+	t.Parallel()
+	o := runner.Options{OutcomesMaxAge: 76 * time.Hour} // of 72h, and a last delay of 4h
+	if err := o.Validate(); err == nil || !strings.Contains(err.Error(), "OutcomesMaxAge: is 76h0m0s") || !strings.Contains(err.Error(), "RetryFor") {
+		t.Errorf("76h: %v", err)
+	}
+	o.OutcomesMaxAge += time.Hour
+	if err := o.Validate(); err != nil {
+		t.Errorf("77h: %v", err)
+	}
+}
+
 func TestAllThatIsWrongWithOptionsIsSaidAtOnce(t *testing.T) {
 	t.Parallel()
 	o := runner.Options{

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/nats-io/nkeys"
 
@@ -110,9 +111,20 @@ func (o Options) problems() Problems {
 	if slices.Min(o.RetryDelays) <= 0 {
 		p.add("RetryDelays", "give one or more durations above 0, for example 1m,5m,1h")
 	}
+	if need := o.outcomesNeeded(); len(p) == 0 && o.OutcomesMaxAge < need {
+		p.addRemedy("OutcomesMaxAge", fmt.Sprintf("is %v, but a batch may be retried for %v, and would be sent again to those "+
+			"whose outcome is gone", o.OutcomesMaxAge, need), "use a longer time, or a shorter %s", "RetryFor")
+	}
 	o.checkHTTP(&p)
 	o.checkBroker(&p)
 	return p
+}
+
+// outcomesNeeded is for how long the outcomes of a batch that is retried until the
+// end are needed: its last attempt may begin a delay, with its jitter, after the
+// time for retries is over, and take two ack waits to be somebody's.
+func (o Options) outcomesNeeded() time.Duration {
+	return o.RetryFor + slices.Max(o.RetryDelays)*11/10 + 2*o.AckWait
 }
 
 func (o Options) checkHTTP(p *Problems) {

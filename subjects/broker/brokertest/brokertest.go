@@ -56,7 +56,19 @@ func Connect(t testing.TB, urls ...string) jetstream.JetStream {
 // StartWithout starts a broker without JetStream.
 func StartWithout(t testing.TB) (url string) {
 	t.Helper()
-	s, err := server.NewServer(&server.Options{Host: "127.0.0.1", Port: server.RANDOM_PORT, NoLog: true, NoSigs: true})
+	return start(t, &server.Options{})
+}
+
+// StartSmall starts a broker that takes messages of so many octets at most.
+func StartSmall(t testing.TB, maxPayload int32) (url string) {
+	t.Helper()
+	return start(t, &server.Options{JetStream: true, StoreDir: t.TempDir(), MaxPayload: maxPayload})
+}
+
+func start(t testing.TB, o *server.Options) (url string) {
+	t.Helper()
+	o.Host, o.Port, o.NoLog, o.NoSigs = "127.0.0.1", server.RANDOM_PORT, true, true
+	s, err := server.NewServer(o)
 	if err != nil {
 		t.Fatal(err)
 	}
