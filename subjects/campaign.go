@@ -25,8 +25,18 @@ type Campaign struct {
 	Recipients int           `json:"recipients"`
 	Complete   bool          `json:"complete"` // the whole list was published
 
+	// Publishing is whose turn it is to publish, while somebody does.
+	Publishing *CampaignTurn `json:"publishing,omitempty"`
+
 	// Changes are the last changes of State, the newest last.
 	Changes []CampaignChange `json:"changes,omitempty"`
+}
+
+// CampaignTurn says that a publication of the campaign goes on, as long as it
+// changes.
+type CampaignTurn struct {
+	Owner string `json:"owner"` // told apart from every other one
+	Beat  int    `json:"beat"`
 }
 
 // CampaignChange is one change of a campaign's state.

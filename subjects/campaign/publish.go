@@ -88,8 +88,8 @@ func (p *Publication) check() error {
 //
 // It can be repeated: who was published in this campaign before is left out, so a
 // run that broke off, or a list with some more addresses, sends nothing twice. A
-// campaign has one message and one sender from its first batch on. Nothing of a
-// publication without a batch stays on the broker.
+// campaign has one message and one sender from its first batch on, and is
+// published by one run at a time: a second one waits. Nothing of a publication without a batch stays on the broker.
 //
 // The Receipt tells what was published also beside an error.
 func (c *Client) Publish(ctx context.Context, p Publication) (Receipt, error) {
@@ -104,10 +104,23 @@ func (c *Client) Publish(ctx context.Context, p Publication) (Receipt, error) {
 	if r.records, err = c.records(ctx); err != nil {
 		return r.receipt, err
 	}
+	ctx, turn, err := r.records.takeTurn(ctx, r.Campaign, c.o.Trouble)
+	if err != nil {
+		return r.receipt, err
+	}
+	receipt, err := r.run(ctx)
+	if lost := context.Cause(ctx); errors.Is(lost, errNotYet) {
+		err = lost
+	}
+	return receipt, errors.Join(err, turn.end(context.WithoutCancel(ctx)))
+}
+
+// run publishes, while no other publication of the campaign does.
+func (r *publishing) run(ctx context.Context) (Receipt, error) {
 	if err := r.begin(ctx); err != nil {
 		return r.receipt, err
 	}
-	err = r.publishList(ctx)
+	err := r.publishList(ctx)
 	if r.receipt.Batches == 0 && (err != nil || r.receipt.Repeated == 0) {
 		if err == nil {
 			err = ErrEmptyList
