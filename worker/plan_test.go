@@ -105,7 +105,7 @@ func TestAPlanIsDueWithTheFirstThatRestsAndGivesUpFromTheFirstClaim(t *testing.T
 	}
 }
 
-func TestWhoRestsOrIsInDoubtIsTheRecipientThatThisBatchPublished(t *testing.T) {
+func TestWhoRestsOrIsInDoubtHasTheLetterOfThisBatchAndTheNameOfTheJournal(t *testing.T) {
 	t.Parallel()
 	now := time.Date(2026, 11, 25, 12, 0, 0, 0, time.UTC)
 	ann := envelope.Recipient{Address: "ann@A.test", Letter: &envelope.Letter{Name: "Ann", Data: `{"seat":"1"}`}}
@@ -117,6 +117,7 @@ func TestWhoRestsOrIsInDoubtIsTheRecipientThatThisBatchPublished(t *testing.T) {
 	}
 	p := makePlan(batch, known, policy{RetryDelays: Schedule{time.Hour}, RetryFor: time.Hour, InDoubt: Skip}, false, now)
 	ann.Mailbox, bob.Mailbox = "ann@a.test", "bob@a.test"
+	ann.Address, bob.Address = ann.Mailbox, bob.Mailbox
 	if len(p.rest) != 1 || p.rest[0].recipient != ann {
 		t.Errorf("rests: %+v, want %+v", p.rest, ann)
 	}

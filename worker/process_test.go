@@ -22,19 +22,20 @@ func TestABatchThatCannotBeBegunStaysInTheQueueAndHoldsNobodyUp(t *testing.T) {
 	stored.Message, stored.MessageRef = "", "spring.eml"
 	for name, c := range map[string]struct {
 		batch string
+		line  string
 		spoil func(t *testing.T, h *house)
 	}{
-		"its journal cannot be read": {string(good.AppendJSON(nil)), func(t *testing.T, h *house) {
+		"its journal cannot be read": {string(good.AppendJSON(nil)), "journal not readable, its batch waits until somebody has deleted that entry", func(t *testing.T, h *house) {
 			if _, err := h.js.Publish(t.Context(), h.names.Outcomes("c", "1"), []byte("no entry")); err != nil {
 				t.Fatal(err)
 			}
 		}},
-		"its message cannot be fetched": {string(stored.AppendJSON(nil)), func(t *testing.T, h *house) {
+		"its message cannot be fetched": {string(stored.AppendJSON(nil)), notBegun, func(t *testing.T, h *house) {
 			if err := h.js.DeleteObjectStore(t.Context(), h.names.MessageStore()); err != nil {
 				t.Fatal(err)
 			}
 		}},
-		"it is a dead letter that cannot be stored": {"no batch", func(t *testing.T, h *house) {
+		"it is a dead letter that cannot be stored": {"no batch", notBegun, func(t *testing.T, h *house) {
 			if err := h.js.DeleteStream(t.Context(), h.names.DeadStream()); err != nil {
 				t.Fatal(err)
 			}
@@ -52,7 +53,7 @@ func TestABatchThatCannotBeBegunStaysInTheQueueAndHoldsNobodyUp(t *testing.T) {
 				t.Fatal(err)
 			}
 			h.publishRaw(t, "c", c.batch)
-			if line := e.log.wait(t, notBegun, 1); line.attrs["campaign"] != "c" || line.attrs["error"] == "" {
+			if line := e.log.wait(t, c.line, 1); line.attrs["campaign"] != "c" || line.attrs["error"] == "" {
 				t.Errorf("logged: %v", line.attrs)
 			}
 			if msg, err := said.NextMsg(patience); err != nil || !strings.HasPrefix(string(msg.Data), `-NAK {"delay"`) {
@@ -108,7 +109,7 @@ func TestACampaignWhoseNameIsNoneIsADeadLetter(t *testing.T) {
 	onceEach(t, post.seen())
 }
 
-func TestWhatHasExpiredIsTriedAgainWhileItsDeadLetterCannotBeStored(t *testing.T) {
+func TestABatchStaysInTheQueueUntilTheDeadLetterOfWhatExpiredIsStored(t *testing.T) {
 	t.Parallel()
 	h, post := newHouse(t), newMemory()
 	post.reply = func(string) *smtp.Reply {
@@ -121,15 +122,15 @@ func TestWhatHasExpiredIsTriedAgainWhileItsDeadLetterCannotBeStored(t *testing.T
 		t.Fatal(err)
 	}
 	h.publish(t, "c", envelope.Batch{ID: "1", Recipients: envelope.To("a@example.net")})
-	e.log.wait(t, "dead letter not stored, the rest is tried again", 1)
+	e.log.wait(t, "dead letter not stored, the batch comes back for it", 1)
 	over := e.log.wait(t, "attempt over", 2)
 	if over.attrs["verdict"] != "nak" || over.attrs["deferred"] != "1" {
 		t.Errorf("the attempt ended with %v", over.attrs)
 	}
 	l := h.ledger(t, "c", "1")
 	l.until(subjects.Recorded)
-	if o := l.newest["a@example.net"]; o.status != subjects.Deferred {
-		t.Errorf("the journal says %+v although no dead letter keeps the recipient", o)
+	if o := l.newest["a@example.net"]; o.status != subjects.Expired {
+		t.Errorf("the journal says %+v of who expired", o)
 	}
 	e.leave(t)
 	if n := h.queued(t); n != 1 {
