@@ -51,6 +51,11 @@ func lostAtEnd() *Reply {
 		Text: "the connection was lost before the reply to the end of the data"}
 }
 
+func miscounted() *Reply {
+	return &Reply{Code: 451, Enhanced: "4.5.0", Command: "END", Local: true,
+		Text: "the server's replies to the end of the data are not as many as the recipients"}
+}
+
 // prepare makes t the transaction of e: fresh results, and what can be refused
 // without asking the server is. It tells whether there is something to say.
 func (s *Session) prepare(t *transaction, e *Envelope) bool {

@@ -8,9 +8,10 @@ import (
 
 // lookAhead asks for the envelope that follows and, where that pays, puts its
 // first group behind the end of this one's message: one round trip a
-// transaction instead of two (RFC 2920, 3.1).
+// transaction instead of two (RFC 2920, 3.1). Not over LMTP, where a reply too
+// little to the end of the data would be made up for by those of the next.
 func (s *Session) lookAhead(next func() *Envelope) {
-	if next == nil || !s.caps.Pipelining || s.d.TalkAttempts > 1 ||
+	if next == nil || s.d.LMTP || !s.caps.Pipelining || s.d.TalkAttempts > 1 ||
 		s.caps.MaxMessages > 0 && s.sent >= s.caps.MaxMessages {
 		return
 	}

@@ -135,6 +135,11 @@ func (s *Session) insist(c command, t *transaction, i int) (answer, *Error) {
 		s.said(s.out.buf)
 		_ = s.write(s.out.buf)
 		a, err := s.reply(c)
+		if err == nil && s.in.buffered() && !s.in.takesLeave() {
+			// Nothing else was asked: it may be that this was.
+			t.void()
+			return a, s.refuse(verdict{meaning: outOfStep}, a.reply(c))
+		}
 		if err != nil || a.code/100 != 4 {
 			return a, err
 		}

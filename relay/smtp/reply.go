@@ -251,3 +251,7 @@ func parseReplyLine(line []byte) (code int, more bool, text []byte, err error) {
 	}
 	return 0, false, nil, fmt.Errorf("%w: %q", errNoReply, line[:min(len(line), 50)])
 }
+
+// takesLeave tells whether what is buffered is a 421, which may come at any time
+// (RFC 5321, 3.8).
+func (rr *replyReader) takesLeave() bool { return bytes.HasPrefix(rr.buf[rr.r:rr.w], []byte("421")) }

@@ -173,8 +173,14 @@ func (s *Session) readEnd(t *transaction, ended int64) *Error {
 		return s.brokenOff(t, r)
 	}
 	v := classify(cmdEnd, r, circumstances{overlapped: s.waiting && s.ahead.begun})
-	if stray {
+	switch {
+	case stray:
 		v = verdict{meaning: unknowable}
+	case s.waiting && s.ahead.begun && addressed(r):
+		// That is what RCPT is answered: the server may be a reply ahead, and
+		// with the next transaction on its way it does not show.
+		v = verdict{meaning: unknowable}
+		s.d.learnt.refuse()
 	}
 	switch v.meaning {
 	case envelopeDeferred:
@@ -213,7 +219,11 @@ func (s *Session) readEnds(t *transaction, ended int64) *Error {
 		result := &t.e.Results[i]
 		a, err := s.in.next(s.d.timeout(cmdEnd))
 		if err != nil {
-			return s.lostEnd(t, ended, err)
+			e := s.lostEnd(t, ended, err)
+			if e.MBS == "MBS014" { // it may think that it has answered all
+				t.mixUp()
+			}
+			return e
 		}
 		r := a.reply(cmdEnd)
 		if s.early(ended) {
@@ -243,7 +253,9 @@ func (s *Session) readEnds(t *transaction, ended int64) *Error {
 			t.fail(e)
 		}
 	}
-	s.stray()
+	if s.stray() && !s.in.takesLeave() {
+		t.mixUp()
+	}
 	s.completed(t)
 	return nil
 }

@@ -118,6 +118,16 @@ func (t *transaction) wantsLogin(i int, e *Error) {
 	t.login = e
 }
 
+// mixUp: under LMTP the server said a reply too much or too little to the end of
+// the data. Nobody knows whose is whose.
+func (t *transaction) mixUp() {
+	for _, i := range t.order {
+		if r := t.e.Results[i].Reply; r == nil || !names(r, t.e.Recipients[i].Mailbox) {
+			t.e.Results[i] = Result{Status: InDoubt, Reply: miscounted()}
+		}
+	}
+}
+
 // misplaced tells whether a refusal of recipient i names another one of the
 // envelope.
 func (t *transaction) misplaced(i int, r *Reply) bool {
