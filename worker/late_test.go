@@ -126,6 +126,8 @@ func TestAReplyThatAlwaysComesTooLateCostsACopyAnAttempt(t *testing.T) {
 				smtpRelay(t, "late", addr, func(c *relay.Config) { c.TimeOut = 100 * time.Millisecond }))
 			attempts := l.until(subjects.Done).Attempt
 			e.leave(t)
+			s.mu.Lock()
+			defer s.mu.Unlock()
 			for _, to := range list {
 				got := l.newest[to]
 				if got.status != final || !strings.Contains(got.text, "the connection was lost before the reply to the end of the data") {

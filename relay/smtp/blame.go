@@ -34,11 +34,11 @@ const (
 func blamed(c command, r *Reply, text string) Blame {
 	s := subject(r)
 	switch {
-	case c == cmdRCPT && addressed(r) && !refusesToRelay(text):
+	case c == cmdRCPT && addressed(r) && !refusesToRelay(text) && !refusesSender(text):
 		return BlameRecipient
 	case refusesToRelay(text), refusesClient(text), wantsLogin(r, text), cannotCarry(s):
 		return BlameRelay
-	case ofSender(s), speaksOfSender(text):
+	case ofSender(s), refusesSender(text), speaksOfSender(text):
 		return BlameEnvelope
 	case c == cmdRCPT && r.Code >= 500:
 		policy := strings.HasPrefix(s, "7.") || s == "" && contains(text, "access denied", "administrative prohibition", "policy")
@@ -89,11 +89,21 @@ func refusesToRelay(text string) bool {
 		contains(text, "denied", "unable", "not ", "cannot", "can't", "won't", "don't", "prohibit", "refuse", "reject", "disallow", "forbid", "no relay", "open relay")
 }
 
-// refusesClient: it is we whom the server does not want.
+// refusesClient: it is we whom the server does not want, our address or our
+// account.
 func refusesClient(text string) bool {
-	return contains(text, "client host", "client address", "blocked using", "blacklist", "blocklist", "block list", "black list", "dnsbl", " rbl", "rbl ",
+	if contains(text, "address blacklisted") { // of the recipient
+		return false
+	}
+	return contains(text, "sending ip", "sending paused", "sending limit", "sending quota", "credits exceeded", "not authorized to perform", "your access",
+		"client host", "client address", "blocked using", "blacklist", "blocklist", "block list", "black list", "dnsbl", " rbl", "rbl ",
 		"spamhaus", "spamcop", "listed at ", "listed by ", "your ip", "ip address", "your host", "your server", "sending server", "reverse dns",
 		"reverse hostname", "ptr record", "helo command", "ehlo command", "helo name", "reputation")
+}
+
+// refusesSender: some say so to RCPT, and as of an address.
+func refusesSender(text string) bool {
+	return contains(text, "sender address rejected", "sender verify")
 }
 
 func speaksOfSender(text string) bool {

@@ -219,7 +219,7 @@ func speaksOfErrors(text string) bool {
 
 func asksForAuth(text string) bool {
 	return contains(text, "authentication required", "authentication is required", "must authenticate",
-		"authenticate first", "auth first", "not authenticated", "authentication needed", "requires authentication")
+		"authenticate first", "auth first", "not authenticated", "authentication needed", "requires authentication", "unauthenticated senders")
 }
 
 func contains(text string, words ...string) bool {
