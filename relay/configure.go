@@ -84,6 +84,7 @@ func (c Config) reached() Config {
 	c.MaxMessages, c.MaxMessagesWindow, c.MaxMessagesSpread, c.MaxRate = 0, 0, false, Rate{}
 	c.MaxMessagesPerRobin, c.MaxMessagesPerConnection, c.MaxMessagesWhileAwake, c.SleepLength = 0, 0, 0, 0
 	c.MaxConnectionAttempts, c.WorthlessFor, c.Connections, c.Adaptive, c.Where = 0, 0, 0, false, ""
+	c.DKIM, c.DKIMUnsigned, c.ReturnPath = "", "", ""
 	return c
 }
 

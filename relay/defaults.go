@@ -39,6 +39,8 @@ func (c Config) WithDefaults(relays int) Config {
 	c.Connections = cmp.Or(c.Connections, defaultConnections)
 	c.Tries = cmp.Or(c.Tries, defaultTries)
 	c.Overlap = cmp.Or(c.Overlap, "auto")
+	c.DKIM = cmp.Or(c.DKIM, On)
+	c.ReturnPath = cmp.Or(c.ReturnPath, On)
 	if c.MaxMessagesPerRobin == 0 {
 		c.MaxMessagesPerRobin = None
 		if relays > 1 {

@@ -20,7 +20,7 @@ func TestAConfigThatSaysNothingHasTheDocumentedDefaults(t *testing.T) {
 		MaxMessagesPerRobin:   None,
 		MaxMessagesWhileAwake: 0, SleepLength: 0,
 		TalkAttempts: 1, TimeOut: 0, Connections: 4,
-		TLSVerify: smtp.VerifyAsMode, Overlap: "auto", Conversation: "",
+		TLSVerify: smtp.VerifyAsMode, Overlap: "auto", DKIM: On, ReturnPath: On, Conversation: "",
 	}
 	for name, c := range map[string]struct {
 		given  Config

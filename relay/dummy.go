@@ -3,6 +3,7 @@ package relay
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 
@@ -58,6 +59,9 @@ func (s *dummySession) Send(ctx context.Context, e *smtp.Envelope, _ func() *smt
 	var message *envelope.Message
 	if err == nil {
 		message, err = e.Message.Open(ctx)
+	}
+	if _, ok := errors.AsType[*smtp.RefusedError](err); ok {
+		return err
 	}
 	if err != nil {
 		s.broken = true

@@ -60,6 +60,9 @@ type Grant struct {
 	Messages int // at most so many recipients
 	Domains  int // of at most so many domains; 0: of any
 
+	DKIM         bool   // what leaves over this relay is signed
+	DKIMUnsigned string // but for these header fields, with commas
+
 	pool   *Pool
 	member *member
 	now    time.Time

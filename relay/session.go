@@ -40,7 +40,8 @@ type session struct {
 type tally struct {
 	counted  int // accepted, or perhaps accepted: what the relay's caps count
 	accepted int
-	verdicts int // the relay said something about so many
+	verdicts int // something was said about so many
+	ours     int // by us and not by the relay
 	tried    int
 	blamed   int // refusals that blame the envelope or the relay
 }
@@ -68,10 +69,28 @@ func (p *Pool) run(m *member, dialer Dialer, generation int, began time.Time) {
 	defer s.idle.Stop()
 	for e := s.open(began); e != nil; {
 		err := conn.Send(s.ctx, &e.Envelope, s.follow)
-		e = s.sent(e, err)
+		e = s.sent(e, unmade(e, err))
 	}
 	_ = conn.Close() // whatever QUIT is answered changes nothing
 	p.gone(s)
+}
+
+// unmade takes it for a verdict that there is no message for the recipients, where
+// the session reports that as an error.
+func unmade(e *Envelope, err error) error {
+	refused, ok := errors.AsType[*smtp.RefusedError](err)
+	if !ok {
+		return err
+	}
+	result := smtp.Result{Status: smtp.Rejected, Blame: smtp.BlameRecipient, Reply: refused.Reply}
+	if refused.Reply.Code < 500 {
+		result.Status = smtp.Deferred
+	}
+	e.Results = make([]smtp.Result, len(e.Recipients))
+	for i := range e.Results {
+		e.Results[i] = result
+	}
+	return nil
 }
 
 // dialFailed accounts for a dial that came to nothing.
@@ -286,7 +305,7 @@ func (s *session) sent(e *Envelope, err error) *Envelope {
 		}
 		well = err == nil && t.tried > 0 && (t.blamed < t.verdicts || e.refusedAsWhole())
 	}
-	if well {
+	if well && t.ours < t.verdicts {
 		s.passed(e, t, now)
 		s.proven = true
 		if m.tuner != nil && m.busy >= m.tuner.at {
@@ -347,6 +366,9 @@ func count(e *Envelope, err error) tally {
 			t.verdicts++
 			if e.Results[i].Blame != smtp.BlameRecipient {
 				t.blamed++
+			}
+			if r := e.Results[i].Reply; r != nil && r.Local {
+				t.ours++
 			}
 		}
 		t.tried++

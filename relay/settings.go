@@ -29,6 +29,12 @@ const (
 	TLSImplicit      = "implicit"      // what KindSMTPS means
 )
 
+// Values of [Config.DKIM] and [Config.ReturnPath].
+const (
+	On  = "on"
+	Off = "off"
+)
+
 // Config is one relay as configured. What is left zero has the default that is
 // said here; [None] is no limit where the default is one. URL parameters, YAML
 // keys and the attributes of a Mail::Bulkmail server file all end here: package
@@ -74,6 +80,10 @@ type Config struct {
 	Password     string `json:"-"`
 	PasswordFile string // instead of Password; read anew when it changes
 	AuthInClear  bool   // AUTH also where the session is not encrypted
+
+	DKIM         string // On or Off: whether what leaves over this relay is signed; empty: On
+	DKIMUnsigned string // header fields that must not be signed as the relay changes or adds them, with commas
+	ReturnPath   string // On or Off: whether bounces may come to an address of our own making; empty: On
 
 	Overlap      string // off, on, auto; empty: auto
 	Conversation string // a file, or "stderr"; empty: off

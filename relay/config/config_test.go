@@ -37,7 +37,7 @@ func plainRelay(host string) relay.Config {
 		Name: host, Kind: "smtp", Host: host, Port: 25, Domain: "worker.example.com",
 		Tries: 5, MaxConnectionAttempts: 5, WorthlessFor: time.Minute,
 		EnvelopeLimit: 100, EnvelopeDomains: 1, TalkAttempts: 1, Connections: 4,
-		TLS: "opportunistic", Overlap: "auto", MaxMessagesPerRobin: relay.None,
+		TLS: "opportunistic", Overlap: "auto", DKIM: relay.On, ReturnPath: relay.On, MaxMessagesPerRobin: relay.None,
 	}
 }
 

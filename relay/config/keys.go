@@ -204,6 +204,21 @@ var table = []Key{
 		access: boolean(func(c *relay.Config) *bool { return &c.AuthInClear }),
 	},
 	{
+		Name: "dkim", Default: relay.On, initial: relay.On,
+		Doc:    "whether what leaves over this relay is signed with the keys of BULKMAIL_DKIM_FILE; off where the relay signs and wants no other signature",
+		access: choice(func(c *relay.Config) *string { return &c.DKIM }, relay.On, relay.Off),
+	},
+	{
+		Name:   "dkim_unsigned",
+		Doc:    "header fields to leave unsigned as the relay changes or adds them, with commas; for Amazon SES message-id,date",
+		access: text(func(c *relay.Config) *string { return &c.DKIMUnsigned }, "header fields", checkFields),
+	},
+	{
+		Name: "return_path", Default: relay.On, initial: relay.On,
+		Doc:    "whether letters may have a sender of their own, by which a bounce is known; off where the relay wants one sender",
+		access: choice(func(c *relay.Config) *string { return &c.ReturnPath }, relay.On, relay.Off),
+	},
+	{
 		Name: "overlap", Default: "auto", initial: "auto",
 		Doc:    "send the next envelope before the reply to the last: off, on, or auto where it pays",
 		access: choice(func(c *relay.Config) *string { return &c.Overlap }, "off", "on", "auto"),

@@ -45,7 +45,7 @@ func TestEveryFieldCanBeConfigured(t *testing.T) {
 	t.Parallel()
 	const auth = "?name=n&domain=d.example&tries=2&max_connection_attempts=2&worthless_for=2s&envelope_limit=2&max_messages=2" +
 		"&max_messages_window=2s&max_messages_spread=yes&max_rate=2/s&max_messages_per_robin=2&max_messages_per_connection=2&max_messages_while_awake=2" +
-		"&sleep_length=2s&talk_attempts=2&time_out=2s&connections=2&adaptive=true&tls=required&tls_verify=false&auth=LOGIN&auth_in_clear=on&overlap=on&conversation=c"
+		"&sleep_length=2s&talk_attempts=2&time_out=2s&connections=2&adaptive=true&tls=required&tls_verify=false&auth=LOGIN&auth_in_clear=on&overlap=on&dkim=off&dkim_unsigned=Message-ID,Date&return_path=off&conversation=c"
 	full := loadURLs(t, "smtp://u:p@h.example:26"+auth)[0]
 	// What excludes something of the above.
 	apart := map[string]bool{"Path": true, "TLSCA": true, "TLSCert": true, "TLSKey": true, "PasswordFile": true}
@@ -79,6 +79,9 @@ func anyRelay(t *rapid.T, name string) relay.Config {
 		MaxMessages: count("max_messages", 0), MaxMessagesPerConnection: count("max_messages_per_connection", 0),
 		TalkAttempts: count("talk_attempts", 1), Connections: count("connections", 1), Adaptive: rapid.Bool().Draw(t, "adaptive"),
 		Overlap:      rapid.SampledFrom([]string{"off", "on", "auto"}).Draw(t, "overlap"),
+		DKIM:         rapid.SampledFrom([]string{relay.On, relay.Off}).Draw(t, "dkim"),
+		DKIMUnsigned: rapid.SampledFrom([]string{"", "message-id,date"}).Draw(t, "dkim_unsigned"),
+		ReturnPath:   rapid.SampledFrom([]string{relay.On, relay.Off}).Draw(t, "return_path"),
 		Conversation: rapid.SampledFrom([]string{"", "stderr", "/var/log/a b&c=d#e%f+g"}).Draw(t, "conversation"),
 	}
 	wait := func(label string) time.Duration {

@@ -188,6 +188,23 @@ func text(field func(*relay.Config) *string, value string, check func(string) (s
 	}
 }
 
+// checkFields reads names of header fields (RFC 5322 3.6.8), which stand in lower
+// case from then on.
+func checkFields(s string) (string, error) {
+	names := strings.Split(strings.ToLower(s), ",")
+	for i, name := range names {
+		name = strings.TrimSpace(name)
+		if name == "" || strings.ContainsFunc(name, func(r rune) bool { return r <= ' ' || r == ':' || r >= 0x7f }) {
+			return "", errors.New("want names of header fields with commas between them, as message-id,date")
+		}
+		if name == "from" {
+			return "", errors.New("From is always signed (RFC 6376, 5.4)")
+		}
+		names[i] = name
+	}
+	return strings.Join(names, ","), nil
+}
+
 func rate(field func(*relay.Config) *relay.Rate) access {
 	return access{
 		value: "rate",

@@ -66,9 +66,16 @@ func (s *Session) prepare(t *transaction, e *Envelope) bool {
 	} else {
 		e.Results = make([]Result, len(e.Recipients))
 	}
-	if r, blame := s.refuseEnvelope(e, t); r != nil {
+	status, blame := Rejected, BlameRecipient
+	r := e.Message.Prepare(!s.caps.EightBitMIME)
+	if r == nil {
+		r, blame = s.refuseEnvelope(e, t)
+	} else if r.Code < 500 {
+		status = Deferred
+	}
+	if r != nil {
 		for i := range e.Results {
-			e.Results[i] = Result{Rejected, blame, r}
+			e.Results[i] = Result{status, blame, r}
 		}
 		t.end = 0
 		return false

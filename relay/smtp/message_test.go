@@ -37,7 +37,8 @@ func TestAMessageIsReadOnlyWithTheConsentOfItsGuard(t *testing.T) {
 	if err := m.Ask(t.Context()); !errors.Is(err, fenced) {
 		t.Error(err)
 	}
-	if got, err := smtp.Guarded(content, nil).Open(t.Context()); err != nil || got != content {
+	open := smtp.Guarded(content, nil)
+	if got, err := open.Open(t.Context()); err != nil || got != content {
 		t.Errorf("without a guard: %v, %v", got, err)
 	}
 }
