@@ -12,6 +12,15 @@ const (
 	CampaignCancelled CampaignState = "cancelled"
 )
 
+// CampaignKind tells mail that one can unsubscribe from.
+type CampaignKind string
+
+// The kinds of campaigns.
+const (
+	KindBulk          CampaignKind = "bulk"
+	KindTransactional CampaignKind = "transactional" // receipts, passwords: nobody unsubscribes from them
+)
+
 // Campaign is the value kept under a campaign's name in the campaigns bucket,
 // as JSON. Batches that are published by hand need none: a campaign without
 // an entry is running.
@@ -21,6 +30,8 @@ type Campaign struct {
 	From       string        `json:"from,omitempty"`
 	Message    string        `json:"message,omitempty"` // digest of the message as it was given to publish
 	Date       time.Time     `json:"date,omitzero"`     // of the message, where it says none itself
+	List       string        `json:"list,omitempty"`    // whom it is to, for unsubscribes: an id
+	Kind       CampaignKind  `json:"kind,omitempty"`    // empty: bulk
 	Batches    int           `json:"batches"`           // published so far
 	Recipients int           `json:"recipients"`
 	Complete   bool          `json:"complete"` // the whole list was published

@@ -34,7 +34,7 @@ func Provision(ctx context.Context, js jetstream.JetStream, n Names, o Options, 
 	if err := provisionConsumer(ctx, js, n, o, log); err != nil {
 		return fmt.Errorf("consumer %s of %s: %w", Consumer, n.BatchesStream(), err)
 	}
-	for _, bucket := range []string{n.CampaignBucket(), n.RelayBucket()} {
+	for _, bucket := range []string{n.CampaignBucket(), n.RelayBucket(), n.KeyBucket()} {
 		_, err := js.KeyValue(ctx, bucket)
 		if errors.Is(err, jetstream.ErrBucketNotFound) {
 			_, err = js.CreateKeyValue(ctx, jetstream.KeyValueConfig{Bucket: bucket, Replicas: max(o.Replicas, 1), Storage: jetstream.FileStorage})
@@ -175,7 +175,7 @@ func Remove(ctx context.Context, js jetstream.JetStream, n Names) error {
 			problems = append(problems, fmt.Errorf("stream %s: %w", want.Name, err))
 		}
 	}
-	for _, bucket := range []string{n.CampaignBucket(), n.RelayBucket()} {
+	for _, bucket := range []string{n.CampaignBucket(), n.RelayBucket(), n.KeyBucket()} {
 		if err := js.DeleteKeyValue(ctx, bucket); err != nil && !errors.Is(err, jetstream.ErrBucketNotFound) {
 			problems = append(problems, fmt.Errorf("bucket %s: %w", bucket, err))
 		}

@@ -9,6 +9,7 @@
 //	messages      object store bulkmail-messages
 //	campaigns     key-value bulkmail-campaigns
 //	relays        key-value bulkmail-relays
+//	keys          key-value bulkmail-keys: what workers make Message-IDs of where no file says it
 //	workers       durable pull consumer "workers" on BULKMAIL_BATCHES
 //
 // The batch itself is [envelope.Batch]; a journal entry is [Entry]. Formats are
@@ -116,6 +117,9 @@ func (n Names) CampaignBucket() string { return n.Prefix() + "-campaigns" }
 
 // RelayBucket holds the fleet's state of each relay.
 func (n Names) RelayBucket() string { return n.Prefix() + "-relays" }
+
+// KeyBucket keeps the keys that workers share where no file has them.
+func (n Names) KeyBucket() string { return n.Prefix() + "-keys" }
 
 // Campaign returns the campaign of a batch's, journal's or dead letter's
 // subject, and the batch id where the subject has one.

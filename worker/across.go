@@ -77,6 +77,7 @@ func leave(left []waiting, recipients []envelope.Recipient, trail *relay.Trail) 
 // by itself; those that a relay refused or stumbled over to its head, so that it
 // is found out what ails them while others pass. The caller holds mu.
 func (a *attempt) putBack(left envelope.Group, trail *relay.Trail) {
+	a.left += left.Len()
 	for _, g := range left.Split() {
 		if trail != nil {
 			a.queue = slices.Insert(a.queue, 0, waiting{g, trail})

@@ -36,7 +36,7 @@ type attempt struct {
 	worker   *Worker // whose gate is shut while no relay can take anything
 
 	published *envelope.Batch
-	message   *envelope.Message
+	message   *mailing
 	beforeEnd func(context.Context) error // of every envelope, unless recipients must be announced
 	dsn       smtp.DSN
 	deadline  time.Time // when what is deferred is given up
@@ -46,6 +46,7 @@ type attempt struct {
 
 	mu        sync.Mutex               // guards what follows
 	queue     []waiting                // groups with recipients left, in order
+	left      int                      // recipients in it
 	flying    int                      // envelopes that are cut and not settled
 	announced map[*relay.Envelope]bool // of these, those whose recipients are on record as sending
 	writable  chan struct{}            // not nil: nothing may be cut or ended until it is closed, as the journal cannot be written
@@ -67,7 +68,7 @@ type waiting struct {
 	trail *relay.Trail
 }
 
-func (w *Worker) newAttempt(d *delivery, b *envelope.Batch, p plan, message *envelope.Message) *attempt {
+func (w *Worker) newAttempt(d *delivery, b *envelope.Batch, p plan, message *mailing) *attempt {
 	a := &attempt{
 		campaign: d.campaign, batch: d.batch, lease: d.lease, pool: w.pool, policy: w.policy, worker: w,
 		published: b, message: message, deadline: p.deadline,
@@ -88,6 +89,7 @@ func (w *Worker) newAttempt(d *delivery, b *envelope.Batch, p plan, message *env
 	}
 	for i, g := range p.send {
 		a.queue[i].Group = g
+		a.left += g.Len()
 	}
 	return a
 }
@@ -312,11 +314,17 @@ func (a *attempt) Pending() int {
 	if a.stopped || a.writable != nil {
 		return 0
 	}
+	if a.published.Letters() {
+		return a.left
+	}
 	return len(a.queue)
 }
 
 // Cut implements [relay.Source].
 func (a *attempt) Cut(g relay.Grant) *relay.Envelope {
+	if a.published.Letters() {
+		g.Messages = 1
+	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.stopped || a.writable != nil || !a.lease.held() || !a.next(g) {
@@ -324,11 +332,12 @@ func (a *attempt) Cut(g relay.Grant) *relay.Envelope {
 	}
 	trail := a.queue[0].trail
 	cut := a.take(g)
+	a.left -= cut.Len()
+	guard := a.beforeEnd
 	e := &relay.Envelope{
 		Envelope: smtp.Envelope{
 			From:       a.published.From,
 			Recipients: cut.Recipients,
-			Message:    smtp.Guarded(a.message, a.beforeEnd),
 			DSN:        a.dsn,
 			Results:    make([]smtp.Result, cut.Len()),
 		},
@@ -336,14 +345,16 @@ func (a *attempt) Cut(g relay.Grant) *relay.Envelope {
 		Trail:  trail,
 	}
 	if a.policy.InDoubt == Skip {
-		e.Message = smtp.Guarded(a.message, a.announce(g.Relay, e))
+		guard = a.announce(g.Relay, e)
 	}
+	e.Message = smtp.Made(a.message.source(g, cut.Recipients), guard)
 	a.flying++
 	return e
 }
 
 // Settle implements [relay.Source].
 func (a *attempt) Settle(e *relay.Envelope, relayName string, _ error) {
+	release(e)
 	a.mu.Lock()
 	announced := a.announced[e]
 	delete(a.announced, e)
@@ -397,6 +408,9 @@ func (a *attempt) record(o subjects.Outcome, recipients []envelope.Recipient) {
 func (a *attempt) outcome(r smtp.Result, relayName string, last bool) subjects.Outcome {
 	o := subjects.Outcome{Relay: relayName}
 	if r.Reply != nil {
+		if r.Reply.Command == madeHere {
+			o.Relay = "" // it has heard nothing of it
+		}
 		o.Code, o.Enhanced, o.Text = r.Reply.Code, r.Reply.Enhanced, r.Reply.Text
 		if len(o.Text) > textBytes {
 			o.Text = o.Text[:textBytes]

@@ -31,6 +31,7 @@ type campaigns struct {
 
 	mu       sync.Mutex // guards what follows
 	states   map[string]subjects.CampaignState
+	lists    map[string]string // what campaigns say that their list is
 	attempts map[*attempt]struct{}
 	lastLook time.Time // at the last of the batches that rest
 }
@@ -44,6 +45,7 @@ func newCampaigns(ctx context.Context, js jetstream.JetStream, bucket string, lo
 		bucket:   kv,
 		log:      log,
 		states:   make(map[string]subjects.CampaignState),
+		lists:    make(map[string]string),
 		attempts: make(map[*attempt]struct{}),
 	}, nil
 }
@@ -98,6 +100,9 @@ func (c *campaigns) learn(ctx context.Context, update jetstream.KeyValueEntry) {
 	c.mu.Lock()
 	changed := c.state(update.Key()) != campaign.State
 	c.states[update.Key()] = campaign.State
+	if c.lists[update.Key()] != campaign.List {
+		c.lists[update.Key()] = campaign.List
+	}
 	var stop []*attempt
 	for a := range c.attempts {
 		if a.campaign == update.Key() && campaign.State != subjects.CampaignRunning {
@@ -138,6 +143,13 @@ func (c *campaigns) of(campaign string) subjects.CampaignState {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.state(campaign)
+}
+
+// list is what a campaign says that its list is; "": nothing.
+func (c *campaigns) list(campaign string) string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.lists[campaign]
 }
 
 // begin makes an attempt one that is stopped when its campaign no longer runs.

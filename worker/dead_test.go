@@ -57,7 +57,8 @@ func TestEveryKindOfBadBatchIsADeadLetterThatNamesTheField(t *testing.T) {
 		{"no-message", `{"from":"a@example.com","recipients":["x@example.net"]}`, "message, message_ref: give exactly one"},
 		{"two-messages", `{` + good + `,"message_ref":"m"}`, "message, message_ref: give exactly one"},
 		{"no-such-object", `{"id":"1","from":"a@example.com","recipients":["x@example.net"],"message_ref":"november"}`, `message_ref: there is no object "november" in the object store`},
-		{"long-line", `{"from":"a@example.com","recipients":["x@example.net"],"message":"Subject: t\n\n` + strings.Repeat("x", 1200) + `\n"}`, "message: "},
+		{"no-header", `{"from":"a@example.com","recipients":["x@example.net"],"message":"Dear all,\n"}`, "message: line 1: no header field"},
+		{"no-template", `{"from":"a@example.com","recipients":[{"to":"x@example.net"}],"message":"Subject: t\n\n{{#first}}hi\n"}`, "message: line 3, column 1: "},
 	}
 	for _, c := range cases {
 		h.publishRaw(t, c.campaign, c.batch)

@@ -24,7 +24,7 @@ func (h *house) putMessage(t testing.TB, name, message string) {
 func TestAMessageByReferenceIsFetchedOnceForManyBatches(t *testing.T) {
 	t.Parallel()
 	h, post := newHouse(t), newMemory()
-	body := "Subject: large\n\n" + strings.Repeat("A line of some length, again and again.\n", 10_000)
+	body := "Date: Wed, 25 Nov 2026 00:00:00 +0000\nMessage-ID: <large@example.com>\nMIME-Version: 1.0\nSubject: large\n\n" + strings.Repeat("A line of some length, again and again.\n", 10_000)
 	h.putMessage(t, "large", body)
 	w := h.hire(t, worker.Options{Batches: 8}, post.relay())
 	w.log.wait(t, "working", 1)

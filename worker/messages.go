@@ -7,7 +7,9 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
+	"strconv"
 	"sync"
 	"time"
 
@@ -15,6 +17,7 @@ import (
 	"golang.org/x/sync/singleflight"
 
 	"bulkmail/envelope"
+	"bulkmail/envelope/letter"
 )
 
 const (
@@ -24,10 +27,11 @@ const (
 	cacheBytes = 64 << 20
 )
 
-// messages prepares messages for the wire, and keeps those that come from the
-// object store by digest: an object may be put anew under its name.
+// messages compiles messages, and keeps them by digest: an object may be put anew
+// under its name, and batches may have their message with them.
 type messages struct {
 	store  jetstream.ObjectStore
+	log    *slog.Logger
 	flight singleflight.Group
 
 	mu     sync.Mutex // guards what follows
@@ -48,17 +52,26 @@ type objectInfo struct {
 // and the next batches should get that one soon.
 const infoAge = time.Second
 
-type cached struct {
-	digest  string
-	message *envelope.Message
+// A message is a message as it was published, compiled: of letters, or to many.
+type message struct {
+	template *letter.Template
+	field    string // of the batch that it came by
+	digest   string
+	bytes    int    // of memory, about
+	forms    *forms // of a message to many that lacks nothing
 }
 
-func newMessages(ctx context.Context, js jetstream.JetStream, bucket string) (*messages, error) {
+type cached struct {
+	key     string
+	message *message
+}
+
+func newMessages(ctx context.Context, js jetstream.JetStream, bucket string, log *slog.Logger) (*messages, error) {
 	store, err := js.ObjectStore(ctx, bucket)
 	if err != nil {
 		return nil, fmt.Errorf("object store %s: %w", bucket, err)
 	}
-	return &messages{store: store, byHash: make(map[string]*list.Element), recent: list.New(), infos: make(map[string]objectInfo)}, nil
+	return &messages{store: store, log: log, byHash: make(map[string]*list.Element), recent: list.New(), infos: make(map[string]objectInfo)}, nil
 }
 
 // position is where a batch was in the queue when it was delivered.
@@ -69,9 +82,16 @@ type position struct {
 
 // of returns the message of a batch. An *envelope.FieldError says that it will
 // never be had.
-func (m *messages) of(ctx context.Context, b *envelope.Batch, at position) (*envelope.Message, error) {
+func (m *messages) of(ctx context.Context, b *envelope.Batch, at position) (*message, error) {
+	// What is compiled for letters, or for another sender, is something else.
+	use := "|" + strconv.FormatBool(b.Letters()) + "|" + b.From
 	if b.MessageRef == "" {
-		return prepare("message", b.Message)
+		sum := sha256.Sum256([]byte(b.Message))
+		key := string(sum[:]) + use
+		if message := m.cached(key); message != nil {
+			return message, nil
+		}
+		return m.compile(ctx, "message", b.Message, key, b)
 	}
 	info, err := m.info(ctx, b.MessageRef, at)
 	if errors.Is(err, jetstream.ErrObjectNotFound) || errors.Is(err, jetstream.ErrNameRequired) {
@@ -83,25 +103,22 @@ func (m *messages) of(ctx context.Context, b *envelope.Batch, at position) (*env
 	if info.Size > messageBytes {
 		return nil, &envelope.FieldError{Field: "message_ref", Reason: fmt.Sprintf("object %q has %d bytes, the largest message has %d", b.MessageRef, info.Size, messageBytes)}
 	}
-	if message := m.cached(info.Digest); message != nil {
+	key := info.Digest + use
+	if message := m.cached(key); message != nil {
 		return message, nil
 	}
 	// The batches of one campaign start together: fetch once for all of them.
-	message, err, _ := m.flight.Do(info.Digest, func() (any, error) {
+	compiled, err, _ := m.flight.Do(key, func() (any, error) {
 		raw, err := m.store.GetString(ctx, b.MessageRef)
 		if err != nil {
 			return nil, fmt.Errorf("message %q: %w", b.MessageRef, err)
 		}
-		message, err := prepare("message_ref", raw)
-		if err == nil {
-			m.keep(info.Digest, message)
-		}
-		return message, err
+		return m.compile(ctx, "message_ref", raw, key, b)
 	})
 	if err != nil {
 		return nil, err
 	}
-	return message.(*envelope.Message), nil
+	return compiled.(*message), nil
 }
 
 // put stores a message, under a name made of its content.
@@ -136,18 +153,30 @@ func (m *messages) info(ctx context.Context, name string, at position) (*jetstre
 	return info, nil
 }
 
-func prepare(field, raw string) (*envelope.Message, error) {
-	message, err := envelope.NewMessage(raw)
+// compile compiles a message and keeps it. What its publisher should have heard of
+// it is logged here, once.
+func (m *messages) compile(ctx context.Context, field, raw, key string, b *envelope.Batch) (*message, error) {
+	template, err := letter.Compile(raw, letter.Options{Constant: !b.Letters(), Sender: b.From})
 	if err != nil {
 		return nil, &envelope.FieldError{Field: field, Reason: err.Error()}
 	}
-	return message, nil
+	sum := sha256.Sum256([]byte(raw))
+	// Compiled, as it leaves, and signed.
+	made := &message{template: template, field: field, digest: hex.EncodeToString(sum[:16]), bytes: 3 * len(raw), forms: new(forms)}
+	for _, problem := range template.Problems() {
+		m.log.WarnContext(ctx, "message sent as it is, publish would refuse it", "message", made.digest, "problem", problem.String())
+	}
+	if template.HasBcc() {
+		m.log.WarnContext(ctx, "Bcc taken out of a message, everybody would have seen it", "message", made.digest)
+	}
+	m.keep(key, made)
+	return made, nil
 }
 
-func (m *messages) cached(digest string) *envelope.Message {
+func (m *messages) cached(key string) *message {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	e := m.byHash[digest]
+	e := m.byHash[key]
 	if e == nil {
 		return nil
 	}
@@ -155,17 +184,17 @@ func (m *messages) cached(digest string) *envelope.Message {
 	return e.Value.(*cached).message
 }
 
-func (m *messages) keep(digest string, message *envelope.Message) {
+func (m *messages) keep(key string, message *message) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.byHash[digest] != nil {
+	if m.byHash[key] != nil {
 		return
 	}
-	m.byHash[digest] = m.recent.PushFront(&cached{digest, message})
-	m.bytes += len(message.Wire())
+	m.byHash[key] = m.recent.PushFront(&cached{key, message})
+	m.bytes += message.bytes
 	for m.bytes > cacheBytes && m.recent.Len() > 1 {
 		oldest := m.recent.Remove(m.recent.Back()).(*cached)
-		delete(m.byHash, oldest.digest)
-		m.bytes -= len(oldest.message.Wire())
+		delete(m.byHash, oldest.key)
+		m.bytes -= oldest.message.bytes
 	}
 }

@@ -76,9 +76,9 @@ func (w *Worker) process(ctx, intake context.Context, d *delivery, t *turn) {
 	}
 
 	// Fetch the message.
-	var message *envelope.Message
+	var message *mailing
 	if len(p.send) > 0 && !cancelled {
-		if message, err = w.messages.of(ctx, batch, d.position); err != nil && !(isFieldError(err) && known.Begun()) {
+		if message, err = w.mailing(ctx, d, batch, known); err != nil && !(isFieldError(err) && known.Begun()) {
 			w.unfetched(ctx, d, err)
 			return
 		}
@@ -116,8 +116,6 @@ func (w *Worker) decode(d *delivery) (*envelope.Batch, error) {
 	case err != nil:
 	case !subjects.ValidID(d.campaign):
 		err = &envelope.FieldError{Field: "subject", Reason: "the campaign is 1 to 64 letters, digits, - or _"}
-	case batch.Letters():
-		err = &envelope.VersionError{Version: max(batch.Version, 2)}
 	default:
 		err = recordable(batch.Recipients, journal.RecipientBytes(w.js.Conn().MaxPayload()))
 	}

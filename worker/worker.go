@@ -124,6 +124,7 @@ import (
 	"bulkmail/relay"
 	"bulkmail/subjects"
 	"bulkmail/worker/journal"
+	"bulkmail/worker/keyring"
 )
 
 // Pool sends the envelopes that are cut from its sources. [relay.Pool] is one.
@@ -157,6 +158,7 @@ type Options struct {
 	RetryFor     time.Duration // 72h
 	InDoubt      InDoubt       // resend
 	DrainTimeout time.Duration // 30s
+	Letters      LetterOptions
 	Provision    subjects.Options
 	Observer     Observer     // nil: nobody
 	Log          *slog.Logger // nil: discarded
@@ -210,6 +212,7 @@ type Worker struct {
 	journal   *journal.Journal
 	messages  *messages
 	campaigns *campaigns
+	press     *press
 	ackWait   time.Duration
 
 	gate     gate        // shut while no relay can take anything, or no journal be read
@@ -343,11 +346,17 @@ func (w *Worker) open(ctx context.Context) (jetstream.Consumer, error) {
 		return nil, err
 	}
 	w.journal.Appended = w.o.Observer.Appended
-	if w.messages, err = newMessages(ctx, w.js, w.names.MessageStore()); err != nil {
+	if w.messages, err = newMessages(ctx, w.js, w.names.MessageStore(), w.log); err != nil {
 		return nil, err
 	}
 	if w.campaigns, err = newCampaigns(ctx, w.js, w.names.CampaignBucket(), w.log); err != nil {
 		return nil, err
+	}
+	w.press = &press{o: w.o.Letters}
+	if len(w.press.o.Keys) == 0 {
+		if w.press.o.Keys, err = keyring.Shared(ctx, w.js, w.names); err != nil {
+			return nil, err
+		}
 	}
 	consumer, err := w.js.Consumer(ctx, w.names.BatchesStream(), subjects.Consumer)
 	if err != nil {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net/url"
 	"os"
 	"reflect"
 	"slices"
@@ -14,7 +13,6 @@ import (
 
 	"github.com/kelseyhightower/envconfig"
 
-	"bulkmail/envelope"
 	relayconfig "bulkmail/relay/config"
 	"bulkmail/subjects"
 	"bulkmail/worker"
@@ -121,12 +119,6 @@ func (c *config) unset(bad map[string]bool) []error {
 	if formats := []string{"auto", "text", "json"}; c.LogFormat != "" && !slices.Contains(formats, c.LogFormat) {
 		problems = append(problems, fmt.Errorf("%s_LOG_FORMAT: %q is unknown; use %s", prefix, c.LogFormat, strings.Join(formats, " or ")))
 	}
-	if u, err := url.Parse(c.UnsubscribeURL); c.UnsubscribeURL != "" && (err != nil || u.Scheme != "https" || u.Host == "" || strings.ContainsAny(c.UnsubscribeURL, "?#<> \t")) {
-		problems = append(problems, fmt.Errorf("%s: %q: use an https URL without ? and #, for example https://news.example.com/u/", variable("UnsubscribeURL"), c.UnsubscribeURL))
-	}
-	if _, err := envelope.ParseAddress(c.UnsubscribeMailto); c.UnsubscribeMailto != "" && err != nil {
-		problems = append(problems, fmt.Errorf("%s: %w", variable("UnsubscribeMailto"), err))
-	}
 	return problems
 }
 
@@ -158,7 +150,8 @@ func (c config) options(log *slog.Logger) runner.Options {
 		NATSInbox: c.NATSInbox, Prefix: c.Prefix, Replicas: c.Replicas, DataDir: c.DataDir, Listen: c.Listen, Sync: c.Sync,
 		RelayURLs: c.RelayURLs, RelaysFile: c.RelaysFile, ReadRelays: relayconfig.Options{URLsFrom: variable("RelayURLs")},
 		Batches: c.Batches, AckWait: c.AckWait, OutcomesMaxAge: c.OutcomesMaxAge, RetryDelays: c.RetryDelays, RetryFor: c.RetryFor,
-		InDoubt: c.InDoubt, DrainTimeout: c.DrainTimeout, HTTP: c.HTTP, HTTPTokenFile: c.HTTPTokenFile, Log: log,
+		InDoubt: c.InDoubt, DrainTimeout: c.DrainTimeout, KeysFile: c.KeysFile, DKIMFile: c.DKIMFile,
+		UnsubscribeURL: c.UnsubscribeURL, UnsubscribeMailto: c.UnsubscribeMailto, HTTP: c.HTTP, HTTPTokenFile: c.HTTPTokenFile, Log: log,
 	}
 	switch _, asked := os.LookupEnv(httpVariable); {
 	case c.HTTP == "":

@@ -5,13 +5,13 @@ import (
 	"log/slog"
 	"os"
 	"reflect"
-	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 
+	"bulkmail/envelope/dkim"
 	"bulkmail/worker"
 	"bulkmail/worker/runner"
 )
@@ -55,12 +55,8 @@ func TestWithoutAnEnvironmentTheDefaultsAreThoseOfTheDesign(t *testing.T) {
 	}
 }
 
-// ofCommands tells whether a variable is for commands alone: logging, and what
-// preview, check and keys read and no worker does yet.
-func ofCommands(field string) bool {
-	letters := []string{"KeysFile", "DKIMFile", "UnsubscribeURL", "UnsubscribeMailto"}
-	return strings.HasPrefix(field, "Log") || slices.Contains(letters, field)
-}
+// ofCommands tells whether a variable is for commands alone: logging.
+func ofCommands(field string) bool { return strings.HasPrefix(field, "Log") }
 
 func TestTheDefaultsOfTheEnvironmentAreThoseOfTheLibrary(t *testing.T) {
 	setEnvironment(t, nil)
@@ -130,6 +126,12 @@ func TestEachVariableIsRead(t *testing.T) {
 	cert, key := keyPair(t)
 	creds := credentials(t)
 	token := writeFile(t, "token", "0123456789abcdef\n")
+	keysFile := writeFile(t, "keys", "k1 "+strings.Repeat("secret--", 4)+"\n")
+	made, err := dkim.Generate("ed25519")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dkimFile := writeFile(t, "dkim.yaml", "keys:\n  - domain: example.com\n    selector: s1\n    key_file: "+writeFile(t, "key.pem", string(made))+"\n")
 	setEnvironment(t, map[string]string{
 		"BULKMAIL_NATS_URL": "nats://broker:4222", "BULKMAIL_NATS_CREDS": creds, "BULKMAIL_NATS_TLS_CA": cert,
 		"BULKMAIL_NATS_TLS_CERT": cert, "BULKMAIL_NATS_TLS_KEY": key, "BULKMAIL_NATS_INBOX": "_INBOX_mine",
@@ -138,7 +140,7 @@ func TestEachVariableIsRead(t *testing.T) {
 		"BULKMAIL_ACK_WAIT": "1m", "BULKMAIL_OUTCOMES_MAX_AGE": "4h", "BULKMAIL_RETRY_DELAYS": "1s,2s", "BULKMAIL_RETRY_FOR": "3h",
 		"BULKMAIL_HTTP": ":8081", "BULKMAIL_HTTP_TOKEN_FILE": token,
 		"BULKMAIL_IN_DOUBT": "resend", "BULKMAIL_DRAIN_TIMEOUT": "4s", "BULKMAIL_LOG_LEVEL": "debug", "BULKMAIL_LOG_FORMAT": "json",
-		"BULKMAIL_KEYS_FILE": "keys.txt", "BULKMAIL_DKIM_FILE": "dkim.yaml", "BULKMAIL_UNSUBSCRIBE_URL": "https://u.example.com/", "BULKMAIL_UNSUBSCRIBE_MAILTO": "leave@example.com",
+		"BULKMAIL_KEYS_FILE": keysFile, "BULKMAIL_DKIM_FILE": dkimFile, "BULKMAIL_UNSUBSCRIBE_URL": "https://u.example.com/", "BULKMAIL_UNSUBSCRIBE_MAILTO": "leave@example.com",
 	})
 	got, names, err := loadConfig()
 	if err != nil {
@@ -150,7 +152,7 @@ func TestEachVariableIsRead(t *testing.T) {
 		Batches: 16, AckWait: time.Minute, OutcomesMaxAge: 4 * time.Hour, RetryDelays: []time.Duration{time.Second, 2 * time.Second},
 		RetryFor: 3 * time.Hour, InDoubt: "resend", DrainTimeout: 4 * time.Second,
 		HTTP: ":8081", HTTPTokenFile: token, LogLevel: slog.LevelDebug, LogFormat: "json",
-		KeysFile: "keys.txt", DKIMFile: "dkim.yaml", UnsubscribeURL: "https://u.example.com/", UnsubscribeMailto: "leave@example.com",
+		KeysFile: keysFile, DKIMFile: dkimFile, UnsubscribeURL: "https://u.example.com/", UnsubscribeMailto: "leave@example.com",
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)

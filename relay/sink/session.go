@@ -1,6 +1,7 @@
 package sink
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"crypto/subtle"
 	"crypto/tls"
@@ -104,6 +105,10 @@ func (s *session) Data(body io.Reader) error {
 		return gosmtp.ErrDataReset
 	}
 	done := Transaction{From: tx.from, Recipients: tx.recipients}
+	var message bytes.Buffer
+	if s.sink.opts.Message != nil {
+		body = io.TeeReader(body, &message)
+	}
 	if err := s.read(body, &done); err != nil {
 		s.sink.tally.without(Data, "aborted")
 		if s.sink.isClosing() {
@@ -126,6 +131,9 @@ func (s *session) Data(body io.Reader) error {
 	rule := s.sink.rules.Load().find(Data, tx.recipients...)
 	if rule != nil && rule.action != takeAndDrop {
 		return s.apply(rule, len(tx.recipients))
+	}
+	if s.sink.opts.Message != nil {
+		s.sink.opts.Message(done, message.Bytes())
 	}
 	if s.sink.opts.Recorder != nil {
 		s.sink.opts.Recorder(done)

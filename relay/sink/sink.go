@@ -50,6 +50,10 @@ type Options struct {
 	// concurrently; while it runs, its connection waits.
 	Recorder func(Transaction)
 
+	// Message, if not nil, is called before Recorder with the message itself as it
+	// came, dots unstuffed, for whoever wants to look at what arrives.
+	Message func(Transaction, []byte)
+
 	Log *slog.Logger // nil: discarded
 }
 

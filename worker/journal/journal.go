@@ -109,6 +109,8 @@ const (
 	headerAckWait  = "Bulkmail-Ack-Wait" // of a claim: for how long an entry shows that its writer is alive
 	headerContent  = "Bulkmail-Content"  // of a claim: what the batch says to all its recipients
 	headerReleased = "Bulkmail-Released" // of the last entry of a hold that ended before the batch was done
+	headerKey      = "Bulkmail-Key"      // of a claim: [Stamp.Key]
+	headerDate     = "Bulkmail-Date"     // of a claim: [Stamp.Date]
 )
 
 const (
@@ -249,7 +251,9 @@ func (j *Journal) Claim(ctx context.Context, s *State, d Delivery, trouble func(
 		trouble: trouble,
 	}
 	h.ctx, h.cancel = context.WithCancel(context.WithoutCancel(ctx))
-	err := h.append(ctx, h.entry(subjects.Claimed, nil), d.header())
+	header := d.header()
+	s.Stamp.write(header)
+	err := h.append(ctx, h.entry(subjects.Claimed, nil), header)
 	if err == nil {
 		h.writing.Go(h.write)
 		return h, nil

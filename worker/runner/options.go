@@ -83,6 +83,18 @@ type Options struct {
 	InDoubt        worker.InDoubt  // worker.Resend or worker.Skip. Defaults to worker.Resend
 	DrainTimeout   time.Duration   // bound on the end of envelopes in flight. Defaults to 30s
 
+	// KeysFile has the keys of Message-IDs and unsubscribe links, one a line: "ID
+	// SECRET". The first makes what is new. Defaults to a key that all workers share
+	// on the broker.
+	KeysFile string
+	// DKIMFile is YAML that names the keys that sign: see [dkim.Load]. Defaults to
+	// none: what leaves is unsigned.
+	DKIMFile string
+	// UnsubscribeURL is an https URL to which a letter's token is appended, and
+	// UnsubscribeMailto an address. Default to none.
+	UnsubscribeURL    string
+	UnsubscribeMailto string
+
 	// HTTP is where /healthz, /readyz and /metrics are served; HTTPOff: nowhere.
 	// Defaults to DefaultHTTP, or the next free port if that one is taken; an
 	// address that is set is used or is an error.
@@ -136,7 +148,7 @@ func (o Options) Provision() subjects.Options {
 	return subjects.Options{Replicas: o.Replicas, AckWait: o.AckWait, OutcomesMaxAge: o.OutcomesMaxAge}
 }
 
-func (o Options) worker() worker.Options {
+func (o Options) worker(letters worker.LetterOptions) worker.Options {
 	return worker.Options{
 		Name:         o.Name,
 		Batches:      o.Batches,
@@ -144,6 +156,7 @@ func (o Options) worker() worker.Options {
 		RetryFor:     o.RetryFor,
 		InDoubt:      o.InDoubt,
 		DrainTimeout: o.DrainTimeout,
+		Letters:      letters,
 		Provision:    o.Provision(),
 		Observer:     o.Metrics,
 		Log:          o.Log,

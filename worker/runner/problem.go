@@ -117,6 +117,7 @@ func (o Options) problems() Problems {
 	}
 	o.checkHTTP(&p)
 	o.checkBroker(&p)
+	o.readLetters(&p)
 	return p
 }
 

@@ -58,6 +58,8 @@ type Runner struct {
 	names subjects.Names
 	stamp stamp // of the relays file when it was read first
 
+	letters worker.LetterOptions
+
 	ran     atomic.Bool
 	asked   chan struct{} // the relays are to be read again
 	started chan struct{} // closed when all steps are taken
@@ -91,6 +93,9 @@ func New(o Options) (*Runner, error) {
 	}
 	if r.names, err = subjects.New(o.Prefix); err != nil {
 		return nil, err
+	}
+	if r.letters = o.readLetters(&problems); len(problems) > 0 {
+		return nil, problems // they have changed meanwhile
 	}
 	r.own, r.read = slices.Clone(o.Relays), read
 	if r.relays, err = o.build(r.own, r.read); err != nil {

@@ -193,7 +193,7 @@ func (r *Runner) closePool(ctx context.Context) error {
 func (r *Runner) makeWorker(context.Context) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.worker = worker.New(r.js, r.names, r.pool, r.o.worker())
+	r.worker = worker.New(r.js, r.names, r.pool, r.o.worker(r.letters))
 	r.fleet.Serve(r.pool, r.worker.Resume)
 	return nil
 }
