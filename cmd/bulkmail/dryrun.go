@@ -52,7 +52,7 @@ func (o *publishOptions) dryRunOf(ctx context.Context, s *streams, p campaign.Pu
 		return err
 	}
 	if refusal == nil {
-		if d.Estimate, err = p.Estimate(envelopeLimit(relays)); err != nil {
+		if d.Estimate, err = p.Estimate(o.envelopeLimit(relays)); err != nil {
 			return o.explain(campaign.Receipt{}, err)
 		}
 		o.forecast(ctx, s, c, names, relays, &d)
@@ -92,7 +92,10 @@ func (o *publishOptions) moreChecks(ctx context.Context, c config, message strin
 }
 
 // envelopeLimit is the least of the relays', since nobody knows which one gets what.
-func envelopeLimit(relays []relay.Config) int {
+func (o *publishOptions) envelopeLimit(relays []relay.Config) int {
+	if o.letters {
+		return 1
+	}
 	least := 0
 	for _, r := range relays {
 		if r.EnvelopeLimit > 0 && (least == 0 || r.EnvelopeLimit < least) {

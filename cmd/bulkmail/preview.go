@@ -2,8 +2,6 @@ package main
 
 import (
 	"bytes"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -20,6 +18,7 @@ import (
 	"bulkmail/envelope/letter"
 	"bulkmail/envelope/list"
 	"bulkmail/subjects"
+	"bulkmail/subjects/campaign"
 )
 
 // previewOptions are the flags of preview.
@@ -95,7 +94,7 @@ type preview struct {
 	*previewOptions
 	out      *streams
 	template *letter.Template
-	digest   string
+	raw      string
 	key      *keys.Key
 	signing  dkim.Keys
 	config   config
@@ -112,19 +111,17 @@ func (o *previewOptions) run(s *streams) error {
 	if err != nil {
 		return fmt.Errorf("--message: %w", err)
 	}
-	p := &preview{previewOptions: o, out: s, now: time.Now()}
+	p := &preview{previewOptions: o, out: s, raw: string(raw), now: time.Now()}
 	if p.template, err = letter.Compile(string(raw), letter.Options{Sender: o.from}); err != nil {
 		return fmt.Errorf("--message %s: %w", o.message, err)
 	}
 	for _, problem := range p.template.Problems() {
 		fmt.Fprintf(s.err, "bulkmail: %s: %s\n", o.message, problem)
 	}
-	sum := sha256.Sum256(raw)
-	p.digest = hex.EncodeToString(sum[:16])
 	if o.campaign == "" {
 		base := strings.TrimSuffix(filepath.Base(o.message), filepath.Ext(o.message))
 		base = strings.Trim(notOfID.ReplaceAllString(base, "-"), "-")
-		o.campaign = base[:min(len(base), 48)] + "-" + p.digest[:8]
+		o.campaign = base[:min(len(base), 48)] + "-" + campaign.Digest(p.raw)[:8]
 	}
 	if err := p.load(); err != nil {
 		return err
@@ -170,65 +167,63 @@ func (p *preview) load() error {
 	return nil
 }
 
-// show makes the letters, batch by batch, since a Message-ID is made of the
-// batch's id too.
+// errEnough says that so many letters are enough.
+var errEnough = errors.New("enough")
+
+// show makes the letters in the order of the list. Message-IDs are made of the
+// batch's id too, so the batches are made as publish makes them, which holds a part
+// of the list.
 func (p *preview) show(in io.Reader) error {
-	entries, err := list.Open(in, list.Options{Data: true})
+	l, err := list.Open(in, list.Options{Data: true})
 	if err != nil {
 		return fmt.Errorf("%s: %w", p.list, err)
 	}
-	number := 0
-	var batch []envelope.Recipient
-	flush := func() error {
-		err := p.showBatch(number-len(batch), batch)
-		batch = nil
-		return err
-	}
-	for e, err := range entries.Entries() {
-		if err != nil {
-			return fmt.Errorf("%s: %w", p.list, err)
+	places := make(map[string]int) // in the list, of those who are in no batch yet
+	seen := make(map[string]bool)
+	publication := campaign.Publication{From: p.from, Message: p.raw, List: func(yield func(campaign.Recipient, error) bool) {
+		for r, err := range campaign.Recipients(l) {
+			if m := r.Mailbox(); err == nil && !seen[m] {
+				seen[m] = true
+				places[r.Address] = len(seen)
+			}
+			if !yield(r, err) {
+				return
+			}
 		}
-		number++
-		batch = append(batch, envelope.Recipient{Address: e.To, Letter: &envelope.Letter{Name: e.Name, Data: string(e.Data)}})
-		if len(batch) == previewBatch {
-			if err := flush(); err != nil {
+	}}
+	type waiting struct {
+		to    envelope.Recipient
+		batch *letter.Batch
+	}
+	ready := make(map[int]waiting) // whose turn has not come
+	next := 1
+	err = publication.Batches(func(b envelope.Batch) error {
+		common := &letter.Batch{
+			Campaign: p.campaign, ID: b.ID, Key: p.key, Date: p.now,
+			UnsubscribeURL: p.config.UnsubscribeURL, UnsubscribeMailto: p.config.UnsubscribeMailto,
+		}
+		for _, to := range b.Recipients {
+			ready[places[to.Address]] = waiting{to, common}
+			delete(places, to.Address)
+		}
+		for ; ; next++ {
+			if p.n > 0 && next > p.n {
+				return errEnough
+			}
+			w, ok := ready[next]
+			if !ok {
+				return nil
+			}
+			delete(ready, next)
+			if err := p.showOne(next, w.to, w.batch); err != nil {
 				return err
 			}
 		}
-		if p.done(number - len(batch)) {
-			break
-		}
-	}
-	if err := flush(); err != nil {
-		return err
+	})
+	if err != nil && !errors.Is(err, errEnough) {
+		return fmt.Errorf("%s: %w", p.list, err)
 	}
 	return p.close()
-}
-
-// previewBatch is how many recipients publish puts into a batch.
-const previewBatch = 1000
-
-// done tells whether so many letters are enough.
-func (p *preview) done(n int) bool { return p.n > 0 && n >= p.n }
-
-// showBatch makes the letters of a batch, the first of which is the one after so
-// many.
-func (p *preview) showBatch(before int, recipients []envelope.Recipient) error {
-	published := envelope.Batch{Version: envelope.Version, From: p.from, Recipients: recipients, MessageRef: p.digest}
-	sum := sha256.Sum256(published.AppendJSON(nil))
-	b := &letter.Batch{
-		Campaign: p.campaign, ID: hex.EncodeToString(sum[:12]), Key: p.key, Date: p.now,
-		UnsubscribeURL: p.config.UnsubscribeURL, UnsubscribeMailto: p.config.UnsubscribeMailto,
-	}
-	for i, to := range recipients {
-		if p.done(before + i) {
-			return nil
-		}
-		if err := p.showOne(before+i+1, to, b); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // close says what was shown and what was not.

@@ -23,6 +23,8 @@ type publishOptions struct {
 	batchSize               int
 	wait, inline, json      bool
 	dryRun                  bool
+	letters                 bool
+	listID, kind            string
 	test                    string
 	maxFailed               string
 	list                    string
@@ -55,6 +57,10 @@ The message is refused without From, with two of From, To, Subject, Date or
 Message-ID, and with encoded words in wrong places. Bcc is taken out; Date,
 Message-ID and MIME-Version are added where they are missing.
 
+With --letters everybody gets a letter of their own: the message is a template, and
+each column of a CSV, or each field of a JSON object, is a variable by its name.
+bulkmail preview shows the letters, and says what a template may have.
+
 With --dry-run nothing is sent: it counts recipients, unusable and double lines,
 domains, envelopes and bytes, says how long the relays' caps let it take, and what
 receivers may mind in the message. It needs neither broker nor relays, and says more
@@ -75,6 +81,7 @@ interrupted run, or a list with some more addresses, sends nothing twice.`,
   bulkmail publish --from news@example.com --message hello.eml --dry-run list.txt
   bulkmail publish --from news@example.com --message hello.eml --test me@example.com
   bulkmail publish --from news@example.com --message hello.eml --column Work list.csv.gz
+  bulkmail publish --from news@example.com --message newsletter.eml --letters members.csv
   grep @example.net list.txt | bulkmail publish --from '' --message hello.eml --campaign test -`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if o.test != "" && len(args) == 0 {
@@ -102,6 +109,9 @@ interrupted run, or a list with some more addresses, sends nothing twice.`,
 	flags.StringVar(&o.from, "from", "", "envelope sender `ADDRESS`, with a name or without; '' is the null sender")
 	flags.StringVar(&o.message, "message", "", "`FILE` with the message, header and body")
 	flags.StringVar(&o.campaign, "campaign", "", "`NAME` under which outcomes are kept (default: made of the message's name and content)")
+	flags.BoolVar(&o.letters, "letters", false, "a letter of their own for everybody: the message is a template, LIST has the values")
+	flags.StringVar(&o.listID, "list", "", "`NAME` of the list, as List-Id and unsubscribes have it")
+	flags.StringVar(&o.kind, "kind", string(subjects.KindBulk), "bulk, or transactional: nobody unsubscribes from that")
 	flags.StringVar(&o.column, "column", "", "`COLUMN` of a table with the addresses, by name or number (default: found)")
 	flags.IntVar(&o.batchSize, "batch-size", campaign.DefaultBatchSize, "recipients a batch")
 	flags.BoolVar(&o.wait, "wait", false, "wait until every recipient has a final outcome")
@@ -127,6 +137,12 @@ func (o *publishOptions) check() error {
 	}
 	if o.campaign != "" && !subjects.ValidID(o.campaign) {
 		problems = append(problems, fmt.Errorf("--campaign %q: use 1 to 64 letters, digits, - or _", o.campaign))
+	}
+	if o.listID != "" && !subjects.ValidID(o.listID) {
+		problems = append(problems, fmt.Errorf("--list %q: use 1 to 64 letters, digits, - or _", o.listID))
+	}
+	if kind := subjects.CampaignKind(o.kind); kind != subjects.KindBulk && kind != subjects.KindTransactional {
+		problems = append(problems, fmt.Errorf("--kind %s: use %s or %s", o.kind, subjects.KindBulk, subjects.KindTransactional))
 	}
 	var err error
 	if o.mayFail, err = parseMayFail(o.maxFailed); err != nil {
@@ -184,6 +200,7 @@ func (o *publishOptions) run(ctx context.Context, s *streams) error {
 	defer closeList()
 	p := campaign.Publication{
 		Campaign: o.campaign, From: o.from, Message: raw, List: of(o.list, campaign.Recipients(l)), BatchSize: o.batchSize, Inline: o.inline,
+		Letters: o.letters, ListID: o.listID, Kind: subjects.CampaignKind(o.kind),
 	}
 	if o.dryRun {
 		return o.dryRunOf(ctx, s, p, checks)

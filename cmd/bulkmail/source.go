@@ -24,7 +24,11 @@ func (o *publishOptions) readMessage() (raw string, checks []campaign.Check, err
 	if err != nil {
 		return "", nil, fmt.Errorf("--message: %w", err)
 	}
-	if checks, err = campaign.CheckMessage(string(data)); err != nil {
+	look := campaign.CheckMessage
+	if o.letters {
+		look = campaign.CheckLetters
+	}
+	if checks, err = look(string(data)); err != nil {
 		return "", nil, o.aboutMessage(err)
 	}
 	if o.inline && !utf8.Valid(data) {
@@ -65,7 +69,7 @@ func (o *publishOptions) openList(s *streams) (l *list.List, closeList func(), e
 		}
 		in, closeList = f, func() { f.Close() }
 	}
-	if l, err = list.Open(in, list.Options{Column: o.column}); err != nil {
+	if l, err = list.Open(in, list.Options{Column: o.column, Data: o.letters}); err != nil {
 		closeList()
 		return nil, nil, fmt.Errorf("%s: %w", o.list, err)
 	}

@@ -25,9 +25,13 @@ func (o *publishOptions) trialOf(ctx context.Context, s *streams, raw string) er
 	suffix := make([]byte, 4)
 	_, _ = rand.Read(suffix) // never fails
 	name := o.campaign[:min(len(o.campaign), 48)] + "-test-" + hex.EncodeToString(suffix)
+	to, err := o.trialRecipient(s)
+	if err != nil {
+		return err
+	}
 	p := campaign.Publication{
-		Campaign: name, From: o.from, Message: raw,
-		List: func(yield func(campaign.Recipient, error) bool) { yield(campaign.Recipient{Address: o.test}, nil) },
+		Campaign: name, From: o.from, Message: raw, Letters: o.letters, ListID: o.listID, Kind: subjects.CampaignKind(o.kind),
+		List: func(yield func(campaign.Recipient, error) bool) { yield(to, nil) },
 		// Where it can be, so that nothing is left in the store.
 		Inline: utf8.ValidString(raw) && int64(len(raw)) < c.nc.MaxPayload()/3,
 	}
@@ -51,6 +55,28 @@ func (o *publishOptions) trialOf(ctx context.Context, s *streams, raw string) er
 		fmt.Fprintf(s.err, "bulkmail: campaign %s stays, in part at least: %v\n", name, err)
 	}
 	return told
+}
+
+// trialRecipient is who gets the test; of letters, with the name and the data of the
+// first in LIST.
+func (o *publishOptions) trialRecipient(s *streams) (campaign.Recipient, error) {
+	to := campaign.Recipient{Address: o.test}
+	if !o.letters || o.list == "" {
+		return to, nil
+	}
+	l, closeList, err := o.openList(s)
+	if err != nil {
+		return to, err
+	}
+	defer closeList()
+	for first, err := range campaign.Recipients(l) {
+		if err != nil {
+			return to, fmt.Errorf("%s: %w", o.list, err)
+		}
+		to.Name, to.Data = first.Name, first.Data
+		break
+	}
+	return to, nil
 }
 
 // tellTrial prints the one outcome. That it was not accepted is a failure.

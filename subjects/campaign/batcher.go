@@ -9,32 +9,39 @@ import (
 // A batcher makes batches of a stream of recipients: of one domain as far as
 // possible, so that envelopes fill. It holds window recipients at most, and
 // makes the same batches of the same list every time.
-type batcher struct {
-	size   int // recipients a batch
-	window int // recipients held at once
-	emit   func(recipients []string) error
+type batcher[R any] struct {
+	size    int // recipients a batch
+	window  int // recipients held at once
+	address func(R) string
+	emit    func(recipients []R) error
 
-	domains map[string]*bucket
-	order   []*bucket // in order of first appearance
+	domains map[string]*bucket[R]
+	order   []*bucket[R] // in order of first appearance
 	held    int
 }
 
 // A bucket is what is held of one domain; never empty.
-type bucket struct {
+type bucket[R any] struct {
 	domain     string
-	recipients []string
+	recipients []R
 }
 
-func newBatcher(size int, emit func([]string) error) *batcher {
-	return &batcher{size: size, window: 64 * size, emit: emit, domains: make(map[string]*bucket)}
+// newBatcher is a batcher of recipients who are addresses and nothing else.
+func newBatcher(size int, emit func([]string) error) *batcher[string] {
+	return newBatcherOf(size, func(address string) string { return address }, emit)
+}
+
+func newBatcherOf[R any](size int, address func(R) string, emit func([]R) error) *batcher[R] {
+	return &batcher[R]{size: size, window: 64 * size, address: address, emit: emit, domains: make(map[string]*bucket[R])}
 }
 
 // add takes one recipient.
-func (b *batcher) add(recipient string) error {
-	domain := strings.ToLower(recipient[strings.LastIndexByte(recipient, '@')+1:])
+func (b *batcher[R]) add(recipient R) error {
+	address := b.address(recipient)
+	domain := strings.ToLower(address[strings.LastIndexByte(address, '@')+1:])
 	d := b.domains[domain]
 	if d == nil {
-		d = &bucket{domain: domain}
+		d = &bucket[R]{domain: domain}
 		b.domains[domain] = d
 		b.order = append(b.order, d)
 	}
@@ -51,7 +58,7 @@ func (b *batcher) add(recipient string) error {
 
 // flushBucket forgets the domain as well: a list of a million domains must not
 // be held as a million empty buckets.
-func (b *batcher) flushBucket(d *bucket) error {
+func (b *batcher[R]) flushBucket(d *bucket[R]) error {
 	b.held -= len(d.recipients)
 	delete(b.domains, d.domain)
 	i := slices.Index(b.order, d)
@@ -61,8 +68,8 @@ func (b *batcher) flushBucket(d *bucket) error {
 
 // flushSmall makes room: the fullest domains go out alone, down to those that
 // are worth waiting for; when all are small, everything goes.
-func (b *batcher) flushSmall() error {
-	fullest := slices.MaxFunc(b.order, func(x, y *bucket) int { return len(x.recipients) - len(y.recipients) })
+func (b *batcher[R]) flushSmall() error {
+	fullest := slices.MaxFunc(b.order, func(x, y *bucket[R]) int { return len(x.recipients) - len(y.recipients) })
 	if len(fullest.recipients) >= b.size/4 {
 		return b.flushBucket(fullest)
 	}
@@ -70,8 +77,8 @@ func (b *batcher) flushSmall() error {
 }
 
 // flush sends out all that is held, several domains to a batch.
-func (b *batcher) flush() error {
-	var batch []string
+func (b *batcher[R]) flush() error {
+	var batch []R
 	for _, d := range b.order {
 		for len(d.recipients) > 0 {
 			n := min(b.size-len(batch), len(d.recipients))

@@ -13,6 +13,8 @@ import (
 type Recipient struct {
 	Line    int    // in the list, from 1; 0 where there are no lines
 	Address string // not checked
+	Name    string // of the person; may be empty
+	Data    string // a JSON object, the values of a letter; empty unless the list was read with them
 	Err     error  // why the line holds no address that can be sent to, where the list knows
 }
 
@@ -48,7 +50,7 @@ func ReadList(r io.Reader) iter.Seq2[Recipient, error] {
 func Recipients(l *list.List) iter.Seq2[Recipient, error] {
 	return func(yield func(Recipient, error) bool) {
 		for e, err := range l.Entries() {
-			if !yield(Recipient{Line: e.Line, Address: e.To, Err: e.Err}, err) {
+			if !yield(Recipient{Line: e.Line, Address: e.To, Name: e.Name, Data: string(e.Data), Err: e.Err}, err) {
 				return
 			}
 		}

@@ -56,6 +56,14 @@ func CheckMessage(message string) ([]Check, error) {
 	if err != nil {
 		return nil, err
 	}
+	checks := checksOf(t, message)
+	if p := placeholder(message); p != "" {
+		checks = append(checks, Check{"placeholder", LevelWarning, p + " will be read as it stands by everybody: this is a message to many"})
+	}
+	return checks, nil
+}
+
+func checksOf(t *letter.Template, message string) []Check {
 	var checks []Check
 	add := func(rule string, level Level, text string) {
 		checks = append(checks, Check{rule, level, text})
@@ -86,10 +94,7 @@ func CheckMessage(message string) ([]Check, error) {
 			add("date", LevelWarning, fmt.Sprintf("Date is no date (%q): leave it out, then the right one is added", date))
 		}
 	}
-	if p := placeholder(message); p != "" {
-		add("placeholder", LevelWarning, p+" will be read as it stands by everybody: this is a message to many")
-	}
-	return checks, nil
+	return checks
 }
 
 // ruleOf is the rule that a problem breaks.

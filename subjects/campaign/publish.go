@@ -2,8 +2,6 @@ package campaign
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"iter"
@@ -29,6 +27,16 @@ type Publication struct {
 	// be an error is refused, what it notes is put right in what is sent; which
 	// message a campaign has is known by the message as given.
 	Message string
+
+	// Letters has every recipient get a letter of its own: Message is a template
+	// ([CheckLetters]), which stays as it is, and workers merge it with the name
+	// and the data of each recipient.
+	Letters bool
+	// ListID is what the campaign's list is called, in List-Id and for unsubscribes,
+	// and Kind whether one can unsubscribe from it; they stand in the campaign's
+	// record. Empty: no list, and bulk mail.
+	ListID string
+	Kind   subjects.CampaignKind
 
 	// List yields the recipients; [ReadList] reads them from a file. It is read
 	// as a stream, once. An error ends the publication.
@@ -63,7 +71,11 @@ func (p *Publication) check() error {
 			return &envelope.FieldError{Field: "from", Reason: err.Error()}
 		}
 	}
-	checks, err := CheckMessage(p.Message)
+	look := CheckMessage
+	if p.Letters {
+		look = CheckLetters
+	}
+	checks, err := look(p.Message)
 	if err == nil {
 		err = Refused(checks)
 	}
@@ -175,6 +187,10 @@ func (r *publishing) finish(record *subjects.Campaign) (err error) {
 		return nil
 	}
 	r.date = date
+	if r.Letters {
+		r.message, r.ref = r.Message, r.digest
+		return nil
+	}
 	r.message, err = finished(r.Message, r.From, r.Campaign, date)
 	r.ref = Digest(r.message)
 	return err
@@ -234,7 +250,7 @@ func (r *publishing) readPublished(ctx context.Context) error {
 }
 
 func (r *publishing) publishList(ctx context.Context) error {
-	b := newBatcher(r.BatchSize, func(recipients []string) error { return r.put(ctx, recipients) })
+	b := newBatcherOf(r.BatchSize, addressOf, func(recipients []envelope.Recipient) error { return r.put(ctx, recipients) })
 	for recipient, err := range r.List {
 		if err != nil {
 			return err
@@ -246,7 +262,7 @@ func (r *publishing) publishList(ctx context.Context) error {
 			r.receipt.Repeated++
 			continue
 		}
-		if err := b.add(recipient.Address); err != nil {
+		if err := b.add(r.published(recipient)); err != nil {
 			return err
 		}
 	}
@@ -255,8 +271,9 @@ func (r *publishing) publishList(ctx context.Context) error {
 
 // put publishes one batch. Its id is made of what is in it, so that a batch
 // published again is the same batch.
-func (r *publishing) put(ctx context.Context, recipients []string) error {
-	id, data := r.batch(recipients)
+func (r *publishing) put(ctx context.Context, recipients []envelope.Recipient) error {
+	batch := r.batch(recipients)
+	data := batch.AppendJSON(nil)
 	if limit := int(r.js.Conn().MaxPayload()); len(data) > limit {
 		return r.tooLarge(len(recipients), len(data), limit)
 	}
@@ -264,10 +281,11 @@ func (r *publishing) put(ctx context.Context, recipients []string) error {
 		if err := r.bind(ctx); err != nil {
 			return err
 		}
-		id, data = r.batch(recipients) // the message's date may be another's
+		batch = r.batch(recipients) // the message's date may be another's
+		data = batch.AppendJSON(nil)
 	}
 	msg := &nats.Msg{Subject: r.names.Batches(r.Campaign), Data: data}
-	if err := r.enqueue(ctx, msg, r.Campaign+"."+id); err != nil {
+	if err := r.enqueue(ctx, msg, r.Campaign+"."+batch.ID); err != nil {
 		return fmt.Errorf("publish: %w", err)
 	}
 	r.receipt.Batches++
@@ -278,14 +296,12 @@ func (r *publishing) put(ctx context.Context, recipients []string) error {
 	return nil
 }
 
-func (r *publishing) batch(recipients []string) (id string, data []byte) {
-	b := envelope.Batch{From: r.From, Recipients: envelope.To(recipients...), MessageRef: r.ref}
+func (r *publishing) batch(recipients []envelope.Recipient) envelope.Batch {
+	b := envelope.Batch{From: r.From, Recipients: recipients, MessageRef: r.ref}
 	if r.Inline {
 		b.MessageRef, b.Message = "", r.message
 	}
-	sum := sha256.Sum256(b.AppendJSON(nil))
-	b.ID = hex.EncodeToString(sum[:12])
-	return b.ID, b.AppendJSON(nil)
+	return r.named(b)
 }
 
 func (r *publishing) tooLarge(recipients, size, limit int) error {
@@ -306,6 +322,7 @@ func (r *publishing) bind(ctx context.Context) error {
 			return err
 		}
 		record.Message, record.From, record.Date = r.digest, r.From, r.date
+		record.List, record.Kind = r.ListID, r.Kind
 		return nil
 	})
 	if err == nil && !r.Inline {
