@@ -192,8 +192,9 @@ func TestARelayThatIsWrongBesideAHealthyOneCostsNobodyAnything(t *testing.T) {
 
 // Offers that are missing, and a message that wants them.
 var poorRelays = map[string]struct{ offers, message string }{
-	"no 8BITMIME": {"SIZE 1000000", "From: a@example.com\nSubject: t\n\nGrüße\n"},
-	"no SMTPUTF8": {"8BITMIME", "From: a@example.com\nSubject: Grüße\n\nhi\n"},
+	"no 8BITMIME": {"SIZE 1000000", "From: a@example.com\nSubject: t\nContent-Type: multipart/signed; boundary=b; protocol=\"application/pgp-signature\"\n\n" +
+		"--b\nContent-Type: text/plain; charset=utf-8\nContent-Transfer-Encoding: 8bit\n\nGrüße\n--b\nContent-Type: application/pgp-signature\n\nx\n--b--\n"},
+	"no SMTPUTF8": {"8BITMIME", "From: grüße@example.com\nSubject: t\n\nhi\n"},
 	"SIZE":        {"SIZE 100", "From: a@example.com\nSubject: t\n\n" + strings.Repeat("hello\n", 50)},
 }
 
