@@ -259,15 +259,15 @@ func distant(t testing.TB, to string, delay time.Duration) (address string) {
 				_ = near.Close()
 				continue
 			}
-			lines.Go(func() { late(far, near, delay) })
-			lines.Go(func() { late(near, far, delay) })
+			lines.Go(func() { delayed(far, near, delay) })
+			lines.Go(func() { delayed(near, far, delay) })
 		}
 	})
 	return l.Addr().String()
 }
 
-// late copies from one connection to another, everything after a delay.
-func late(to, from net.Conn, delay time.Duration) {
+// delayed copies from one connection to another, everything after a delay.
+func delayed(to, from net.Conn, delay time.Duration) {
 	type parcel struct {
 		at   time.Time
 		data []byte

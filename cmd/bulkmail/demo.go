@@ -124,13 +124,13 @@ func runDemo(ctx context.Context, s *streams, verbose bool) (err error) {
 		urls = append(urls, fmt.Sprintf("smtp://%s?name=%s&tls=none&domain=demo.test&%s", r.server.Addr(), r.name, r.limits))
 		fmt.Fprintf(s.out, "relay    %-6s smtp://%s  %s\n", r.name, r.server.Addr(), r.manners)
 	}
-	o := runner.Options{NATSURL: b.URL(), RelayURLs: strings.Join(urls, " "), Batches: 4, OutcomesMaxAge: time.Hour,
+	o := runner.Options{NATSURL: b.URL(), RelayURLs: strings.Join(urls, " "), Batches: 4, OutcomesMaxAge: 2 * time.Hour,
 		RetryDelays: []time.Duration{2 * time.Second}, RetryFor: time.Hour, DrainTimeout: 5 * time.Second, HTTP: runner.HTTPOff, Log: log}
 	stop, err := demoWorkers(ctx, o)
 	if err != nil {
 		return err
 	}
-	c := config{NATSURL: b.URL(), OutcomesMaxAge: time.Hour}
+	c := config{NATSURL: b.URL(), OutcomesMaxAge: 2 * time.Hour}
 	fmt.Fprintf(s.out, "workers  2, each with sessions of its own; caps hold for both together\n\n")
 	cl, err := c.connect(ctx, subjects.Names{}, "publish", log)
 	if err != nil {

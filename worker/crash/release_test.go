@@ -12,7 +12,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 )
@@ -156,17 +155,15 @@ func TestBothReleasesPublishAListOnce(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
 	defer cancel()
-	var publishing sync.WaitGroup
-	for _, release := range releases {
-		publishing.Go(func() {
-			cmd := exec.CommandContext(ctx, release, "publish", "--from", "news@example.com", "--message", message, "--batch-size", "100", "--campaign", "shared", "--wait", list)
-			cmd.Env = []string{"HOME=" + dir, "TMPDIR=" + os.TempDir(), "BULKMAIL_CI_RUN=" + os.Getenv("BULKMAIL_CI_RUN"), "BULKMAIL_NATS_URL=" + b.URL()}
-			if out, err := cmd.CombinedOutput(); err != nil {
-				t.Errorf("publish: %v\n%s", err, out)
-			}
-		})
+	// The release before does not wait for its turn, as this one does, so they
+	// publish one after the other.
+	for i, release := range []string{releases[0], releases[1], releases[0]} {
+		cmd := exec.CommandContext(ctx, release, "publish", "--from", "news@example.com", "--message", message, "--batch-size", "100", "--campaign", "shared", "--wait", list)
+		cmd.Env = []string{"HOME=" + dir, "TMPDIR=" + os.TempDir(), "BULKMAIL_CI_RUN=" + os.Getenv("BULKMAIL_CI_RUN"), "BULKMAIL_NATS_URL=" + b.URL()}
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Errorf("publication %d: %v\n%s", i, err, out)
+		}
 	}
-	publishing.Wait()
 	f.dismissAll()
 	h.noDeadLetters(t)
 	accepted := s.accepted()

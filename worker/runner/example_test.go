@@ -1,6 +1,7 @@
 package runner_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -75,7 +76,7 @@ func (*delivery) Send(ctx context.Context, e *smtp.Envelope, _ func() *smtp.Enve
 		return err
 	}
 	for i := range e.Recipients {
-		fmt.Printf("to the postbox of %s, from %s, %d octets\n", e.Recipients[i].Mailbox, e.From, len(message.Wire()))
+		fmt.Printf("to the postbox of %s, from %s, with a Message-ID: %t\n", e.Recipients[i].Mailbox, e.From, bytes.Contains(message.Wire(), []byte("\nMessage-ID: ")))
 		e.Results[i] = smtp.Result{Status: smtp.Accepted, Reply: &smtp.Reply{Code: 250, Enhanced: "2.0.0", Text: "in the postbox"}}
 	}
 	return nil
@@ -115,7 +116,7 @@ func Example_relayOfOnesOwn() {
 		log.Fatal(err)
 	}
 	// Output:
-	// to the postbox of ann@example.net, from news@example.com, 23 octets
+	// to the postbox of ann@example.net, from news@example.com, with a Message-ID: true
 	// accepted by postbox: 250 [ann@example.net]
 }
 
