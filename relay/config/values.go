@@ -198,7 +198,7 @@ func checkFields(s string) (string, error) {
 			return "", errors.New("want names of header fields with commas between them, as message-id,date")
 		}
 		if name == "from" {
-			return "", errors.New("From is always signed (RFC 6376, 5.4)")
+			return "", errors.New("the field From is always signed (RFC 6376, 5.4)")
 		}
 		names[i] = name
 	}
