@@ -48,6 +48,7 @@ func TestAnyInterleavingEndsInOneOutcomeForEach(t *testing.T) {
 			doubts:   make(map[string]int),
 			patience: rapid.IntRange(1, 6).Draw(rt, "attempts until expiry"),
 		}
+		defer m.abandon() // a run may be broken off
 		for i := range rapid.IntRange(1, 8).Draw(rt, "recipients") {
 			m.recipients = append(m.recipients, fmt.Sprint("r", i))
 		}
@@ -364,6 +365,17 @@ func (m *model) forget(o *owner) {
 		}
 	}
 	m.old = slices.DeleteFunc(m.old, func(p *owner) bool { return p == o })
+}
+
+// abandon closes the holds that are left, without a word to the broker.
+func (m *model) abandon() {
+	dead, cancel := context.WithCancel(m.ctx)
+	cancel()
+	for _, o := range append(slices.Clone(m.old), m.owners[:]...) {
+		if o != nil {
+			_ = o.hold.Close(dead, false)
+		}
+	}
 }
 
 // calm lets whoever lives die and a kind relay serve the rest.
