@@ -75,6 +75,22 @@ func peek(r *bufio.Reader, n int) ([]byte, error) {
 	return head, nil
 }
 
+// peekLines shows the first lines, and no more than maxRow octets. It waits for no
+// more than that many lines, since a list may be written while it is published.
+// whole tells whether that is all there is.
+func peekLines(r *bufio.Reader, lines int) (head []byte, whole bool) {
+	for {
+		head, _ = r.Peek(r.Buffered())
+		if len(head) >= maxRow || bytes.Count(head, []byte("\n")) >= lines {
+			return head[:min(len(head), maxRow)], false
+		}
+		if _, err := r.Peek(len(head) + 1); err != nil {
+			head, _ = r.Peek(r.Buffered())
+			return head, errors.Is(err, io.EOF)
+		}
+	}
+}
+
 // trimPartial leaves out a character that is cut at the end.
 func trimPartial(b []byte) []byte {
 	for i := 1; i < utf8.UTFMax && i <= len(b); i++ {
@@ -102,8 +118,7 @@ func broken(line int, err error) error {
 
 // sample is the first lines, which are still to be read.
 func (l *lines) sample() []string {
-	head, err := l.r.Peek(maxRow)
-	whole := errors.Is(err, io.EOF)
+	head, whole := peekLines(l.r, 2*judged+1)
 	look := &lines{r: bufio.NewReaderSize(bytes.NewReader(head), maxRow), marked: l.marked}
 	var sample []string
 	for len(sample) <= 2*judged {

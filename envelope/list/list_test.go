@@ -417,3 +417,35 @@ func TestDataIsAJSONObjectWithinItsBound(t *testing.T) {
 		t.Errorf("%s", e)
 	}
 }
+
+// A list may be written while it is published: what is there is given out before
+// the rest comes.
+func TestAListThatIsStillWrittenIsReadSoFar(t *testing.T) {
+	t.Parallel()
+	r, w := io.Pipe()
+	more := make(chan struct{})
+	go func() {
+		for i := range 1000 { // more than is judged, and much less than is read at once
+			fmt.Fprintf(w, "reader-%04d@example.net\n", i)
+		}
+		<-more
+		fmt.Fprintln(w, "last@example.net")
+		w.Close()
+	}()
+	l, err := list.Open(r, list.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := 0
+	for _, err := range l.Entries() {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n++; n == 500 {
+			close(more)
+		}
+	}
+	if n != 1001 {
+		t.Errorf("%d entries, want 1,001", n)
+	}
+}
