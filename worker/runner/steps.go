@@ -206,8 +206,8 @@ func (r *Runner) watchHealth(ctx context.Context) error {
 	r.checks = &health.Checks{Conn: r.conn, Worker: r.worker, Relays: pool, Broker: health.NewBroker(r.js, r.names)}
 	r.o.Metrics.Watch(metrics.Source{Worker: r.worker, Relays: pool, Conn: r.conn, Broker: r.checks.Broker})
 	if r.site != nil {
+		r.site.checks.Store(r.checks) // before the line that has somebody ask
 		r.o.Log.InfoContext(ctx, "http listening", "addr", r.site.addr)
-		r.site.checks.Store(r.checks)
 	}
 	return nil
 }
