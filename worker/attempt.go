@@ -36,6 +36,7 @@ type attempt struct {
 	worker   *Worker // whose gate is shut while no relay can take anything
 
 	published *envelope.Batch
+	letters   bool // each recipient gets one
 	message   *mailing
 	beforeEnd func(context.Context) error // of every envelope, unless recipients must be announced
 	dsn       smtp.DSN
@@ -71,7 +72,7 @@ type waiting struct {
 func (w *Worker) newAttempt(d *delivery, b *envelope.Batch, p plan, message *mailing) *attempt {
 	a := &attempt{
 		campaign: d.campaign, batch: d.batch, lease: d.lease, pool: w.pool, policy: w.policy, worker: w,
-		published: b, message: message, deadline: p.deadline,
+		published: b, letters: b.Letters(), message: message, deadline: p.deadline,
 		due:     p.due,
 		expired: p.expired, expiredBefore: p.expiredAt,
 		queue:     make([]waiting, len(p.send)),
@@ -314,7 +315,7 @@ func (a *attempt) Pending() int {
 	if a.stopped || a.writable != nil {
 		return 0
 	}
-	if a.published.Letters() {
+	if a.letters {
 		return a.left
 	}
 	return len(a.queue)
@@ -322,7 +323,7 @@ func (a *attempt) Pending() int {
 
 // Cut implements [relay.Source].
 func (a *attempt) Cut(g relay.Grant) *relay.Envelope {
-	if a.published.Letters() {
+	if a.letters {
 		g.Messages = 1
 	}
 	a.mu.Lock()
