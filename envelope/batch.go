@@ -80,7 +80,7 @@ func (b *Batch) AppendJSON(dst []byte) []byte {
 		if i > 0 {
 			dst = append(dst, ',')
 		}
-		dst = b.Recipients[i].appendJSON(dst)
+		dst = b.Recipients[i].AppendJSON(dst)
 	}
 	if b.MessageRef != "" {
 		dst = appendString(append(dst, `],"message_ref":`...), b.MessageRef)
@@ -102,7 +102,8 @@ func (b *Batch) AppendJSON(dst []byte) []byte {
 	return append(dst, '}')
 }
 
-func (r *Recipient) appendJSON(dst []byte) []byte {
+// AppendJSON appends the recipient to dst as a batch has it.
+func (r *Recipient) AppendJSON(dst []byte) []byte {
 	if r.Letter == nil {
 		return appendString(dst, r.Address)
 	}

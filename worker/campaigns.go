@@ -31,7 +31,7 @@ type campaigns struct {
 
 	mu       sync.Mutex // guards what follows
 	states   map[string]subjects.CampaignState
-	lists    map[string]string // what campaigns say that their list is
+	lists    map[string]mailingList // what campaigns say that they are
 	attempts map[*attempt]struct{}
 	lastLook time.Time // at the last of the batches that rest
 }
@@ -45,7 +45,7 @@ func newCampaigns(ctx context.Context, js jetstream.JetStream, bucket string, lo
 		bucket:   kv,
 		log:      log,
 		states:   make(map[string]subjects.CampaignState),
-		lists:    make(map[string]string),
+		lists:    make(map[string]mailingList),
 		attempts: make(map[*attempt]struct{}),
 	}, nil
 }
@@ -100,8 +100,8 @@ func (c *campaigns) learn(ctx context.Context, update jetstream.KeyValueEntry) {
 	c.mu.Lock()
 	changed := c.state(update.Key()) != campaign.State
 	c.states[update.Key()] = campaign.State
-	if c.lists[update.Key()] != campaign.List {
-		c.lists[update.Key()] = campaign.List
+	if list := (mailingList{campaign.List, campaign.Kind}); c.lists[update.Key()] != list {
+		c.lists[update.Key()] = list
 	}
 	var stop []*attempt
 	for a := range c.attempts {
@@ -145,8 +145,15 @@ func (c *campaigns) of(campaign string) subjects.CampaignState {
 	return c.state(campaign)
 }
 
-// list is what a campaign says that its list is; "": nothing.
-func (c *campaigns) list(campaign string) string {
+// A mailingList is what a campaign says of whom it is to: the list's name and the
+// kind of mail, either of which may be empty.
+type mailingList struct {
+	name string
+	kind subjects.CampaignKind
+}
+
+// list is what a campaign says of whom it is to.
+func (c *campaigns) list(campaign string) mailingList {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.lists[campaign]

@@ -16,6 +16,7 @@ import (
 	"bulkmail/envelope/mustache"
 	"bulkmail/relay"
 	"bulkmail/relay/smtp"
+	"bulkmail/subjects"
 	"bulkmail/worker/journal"
 )
 
@@ -102,10 +103,12 @@ func (w *Worker) mailing(ctx context.Context, d *delivery, b *envelope.Batch, kn
 		key = w.press.o.Keys.First()
 		known.Stamp.Key = key.ID
 	}
+	list := w.campaigns.list(d.campaign)
 	m := &mailing{
 		press: w.press, message: message, letters: b.Letters(),
 		common: letter.Batch{
-			Campaign: d.campaign, ID: d.batch, List: w.campaigns.list(d.campaign), Data: b.Data, Date: known.Stamp.Date, Key: key,
+			Campaign: d.campaign, ID: d.batch, Data: b.Data, Date: known.Stamp.Date, Key: key,
+			List: list.name, Transactional: list.kind == subjects.KindTransactional,
 			UnsubscribeURL: w.press.o.UnsubscribeURL, UnsubscribeMailto: w.press.o.UnsubscribeMailto,
 		},
 	}

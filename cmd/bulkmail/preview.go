@@ -24,7 +24,8 @@ import (
 // previewOptions are the flags of preview.
 type previewOptions struct {
 	message, campaign, from, dir, list string
-	n                                  int
+	listID, kind                       string
+	n, batchSize                       int
 }
 
 func newPreview(s *streams) *cobra.Command {
@@ -51,7 +52,11 @@ or addresses, one a line. The message is a template:
 
 In HTML values are escaped, but for {{{first}}}; within a URL they are
 percent-encoded. Recipients whose letter cannot be made are told on standard
-error, with the reason, and make the exit code 1.`,
+error, with the reason, and make the exit code 1.
+
+Message-IDs and unsubscribe links are those that leave where the campaign, the
+envelope sender, the list, the batch size and BULKMAIL_KEYS_FILE are what publish
+and the workers have.`,
 		Example: `  bulkmail preview --message newsletter.eml -n 3 list.csv
   bulkmail preview --message newsletter.eml --dir letters list.csv`,
 		Args: cobra.ExactArgs(1),
@@ -67,6 +72,8 @@ error, with the reason, and make the exit code 1.`,
 	flags.StringVar(&o.message, "message", "", "`FILE` with the message, a template")
 	flags.StringVar(&o.campaign, "campaign", "", "`NAME` of the campaign (default: as publish makes it)")
 	flags.StringVar(&o.from, "from", "", "envelope sender `ADDRESS`")
+	addListFlags(flags, &o.listID, &o.kind)
+	flags.IntVar(&o.batchSize, "batch-size", campaign.DefaultBatchSize, "recipients a batch at most")
 	flags.StringVar(&o.dir, "dir", "", "write the letters to `FOLDER`, as 0001.eml and so on in the order of LIST")
 	flags.IntVarP(&o.n, "number", "n", 0, "letters at most; 0: all")
 	if err := cmd.MarkFlagRequired("message"); err != nil {
@@ -76,12 +83,16 @@ error, with the reason, and make the exit code 1.`,
 }
 
 func (o *previewOptions) check() error {
-	var problems []error
+	problems := checkListFlags(o.listID, o.kind)
+	o.from = bareSender(o.from)
 	if _, err := envelope.ParseSender(o.from); err != nil {
 		problems = append(problems, fmt.Errorf("--from: %w", err))
 	}
 	if o.campaign != "" && !subjects.ValidID(o.campaign) {
 		problems = append(problems, fmt.Errorf("--campaign %q: use 1 to 64 letters, digits, - or _", o.campaign))
+	}
+	if o.batchSize < 1 {
+		problems = append(problems, fmt.Errorf("--batch-size %d: use 1 or more", o.batchSize))
 	}
 	if o.n < 0 {
 		problems = append(problems, fmt.Errorf("-n %d: use 0 or more", o.n))
@@ -119,9 +130,7 @@ func (o *previewOptions) run(s *streams) error {
 		fmt.Fprintf(s.err, "bulkmail: %s: %s\n", o.message, problem)
 	}
 	if o.campaign == "" {
-		base := strings.TrimSuffix(filepath.Base(o.message), filepath.Ext(o.message))
-		base = strings.Trim(notOfID.ReplaceAllString(base, "-"), "-")
-		o.campaign = base[:min(len(base), 48)] + "-" + campaign.Digest(p.raw)[:8]
+		o.campaign = campaignOf(o.message, p.raw)
 	}
 	if err := p.load(); err != nil {
 		return err
@@ -180,7 +189,7 @@ func (p *preview) show(in io.Reader) error {
 	}
 	places := make(map[string]int) // in the list, of those who are in no batch yet
 	seen := make(map[string]bool)
-	publication := campaign.Publication{From: p.from, Message: p.raw, List: func(yield func(campaign.Recipient, error) bool) {
+	publication := campaign.Publication{From: p.from, Message: p.raw, BatchSize: p.batchSize, List: func(yield func(campaign.Recipient, error) bool) {
 		for r, err := range campaign.Recipients(l) {
 			if m := r.Mailbox(); err == nil && !seen[m] {
 				seen[m] = true
@@ -199,7 +208,8 @@ func (p *preview) show(in io.Reader) error {
 	next := 1
 	err = publication.Batches(func(b envelope.Batch) error {
 		common := &letter.Batch{
-			Campaign: p.campaign, ID: b.ID, Key: p.key, Date: p.now,
+			Campaign: p.campaign, ID: b.ID, List: p.listID, Key: p.key, Date: p.now,
+			Transactional:  subjects.CampaignKind(p.kind) == subjects.KindTransactional,
 			UnsubscribeURL: p.config.UnsubscribeURL, UnsubscribeMailto: p.config.UnsubscribeMailto,
 		}
 		for _, to := range b.Recipients {

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"bulkmail/envelope"
 	"bulkmail/subjects"
@@ -110,10 +111,9 @@ interrupted run, or a list with some more addresses, sends nothing twice.`,
 	flags.StringVar(&o.message, "message", "", "`FILE` with the message, header and body")
 	flags.StringVar(&o.campaign, "campaign", "", "`NAME` under which outcomes are kept (default: made of the message's name and content)")
 	flags.BoolVar(&o.letters, "letters", false, "a letter of their own for everybody: the message is a template, LIST has the values")
-	flags.StringVar(&o.listID, "list", "", "`NAME` of the list, as List-Id and unsubscribes have it")
-	flags.StringVar(&o.kind, "kind", string(subjects.KindBulk), "bulk, or transactional: nobody unsubscribes from that")
+	addListFlags(flags, &o.listID, &o.kind)
 	flags.StringVar(&o.column, "column", "", "`COLUMN` of a table with the addresses, by name or number (default: found)")
-	flags.IntVar(&o.batchSize, "batch-size", campaign.DefaultBatchSize, "recipients a batch")
+	flags.IntVar(&o.batchSize, "batch-size", campaign.DefaultBatchSize, "recipients a batch at most")
 	flags.BoolVar(&o.wait, "wait", false, "wait until every recipient has a final outcome")
 	flags.StringVar(&o.maxFailed, "max-failed", "0", "with --wait, the exit code is 1 if more than `N` recipients, or N% of them, did not get it")
 	flags.BoolVar(&o.dryRun, "dry-run", false, "send nothing, and say what would be sent, how long it takes and what is wrong")
@@ -138,12 +138,7 @@ func (o *publishOptions) check() error {
 	if o.campaign != "" && !subjects.ValidID(o.campaign) {
 		problems = append(problems, fmt.Errorf("--campaign %q: use 1 to 64 letters, digits, - or _", o.campaign))
 	}
-	if o.listID != "" && !subjects.ValidID(o.listID) {
-		problems = append(problems, fmt.Errorf("--list %q: use 1 to 64 letters, digits, - or _", o.listID))
-	}
-	if kind := subjects.CampaignKind(o.kind); kind != subjects.KindBulk && kind != subjects.KindTransactional {
-		problems = append(problems, fmt.Errorf("--kind %s: use %s or %s", o.kind, subjects.KindBulk, subjects.KindTransactional))
-	}
+	problems = append(problems, checkListFlags(o.listID, o.kind)...)
 	var err error
 	if o.mayFail, err = parseMayFail(o.maxFailed); err != nil {
 		problems = append(problems, err)
@@ -162,8 +157,32 @@ func (o *publishOptions) check() error {
 	return errors.Join(problems...)
 }
 
+// addListFlags adds what says whom a campaign is to.
+func addListFlags(flags *pflag.FlagSet, list, kind *string) {
+	flags.StringVar(list, "list", "", "`NAME` of the list, as List-Id and unsubscribes have it")
+	flags.StringVar(kind, "kind", "", "`KIND` of mail: bulk, or transactional, from which nobody unsubscribes (default: as before, else bulk)")
+}
+
+func checkListFlags(list, kind string) (problems []error) {
+	if list != "" && !subjects.ValidID(list) {
+		problems = append(problems, fmt.Errorf("--list %q: use 1 to 64 letters, digits, - or _", list))
+	}
+	if k := subjects.CampaignKind(kind); k != "" && k != subjects.KindBulk && k != subjects.KindTransactional {
+		problems = append(problems, fmt.Errorf("--kind %s: use %s or %s", kind, subjects.KindBulk, subjects.KindTransactional))
+	}
+	return problems
+}
+
 // notOfID is what cannot stand in an id.
 var notOfID = regexp.MustCompile(`[^A-Za-z0-9_-]+`)
+
+// campaignOf is the name of a campaign that was given none: of the message's file,
+// and what is in it.
+func campaignOf(file, message string) string {
+	base := strings.TrimSuffix(filepath.Base(file), filepath.Ext(file))
+	base = strings.Trim(notOfID.ReplaceAllString(base, "-"), "-")
+	return base[:min(len(base), 48)] + "-" + campaign.Digest(message)[:8]
+}
 
 // bareSender is the address of "News <news@example.com>"; the name is the business
 // of the message's From.
@@ -186,9 +205,7 @@ func (o *publishOptions) run(ctx context.Context, s *streams) error {
 		}
 	}
 	if o.campaign == "" {
-		base := strings.TrimSuffix(filepath.Base(o.message), filepath.Ext(o.message))
-		base = strings.Trim(notOfID.ReplaceAllString(base, "-"), "-")
-		o.campaign = base[:min(len(base), 48)] + "-" + campaign.Digest(raw)[:8]
+		o.campaign = campaignOf(o.message, raw)
 	}
 	if o.test != "" {
 		return o.trialOf(ctx, s, raw)
@@ -271,8 +288,8 @@ func (o *publishOptions) explain(receipt campaign.Receipt, err error) error {
 }
 
 func tooLarge(e *campaign.TooLargeError) error {
-	if e.Fit == 0 {
+	if e.Inline {
 		return fmt.Errorf("with the message inline a batch has %s bytes, and the broker takes %s: leave out --inline, then the message is stored once, or raise the broker's max_payload", number(e.Bytes), number(e.Limit))
 	}
-	return fmt.Errorf("a batch of %s recipients has %s bytes, and the broker takes %s: use a smaller --batch-size, for example %d", number(e.Recipients), number(e.Bytes), number(e.Limit), e.Fit)
+	return e
 }

@@ -52,8 +52,8 @@ func TestAPublicationThatFailedSaysWhatToChange(t *testing.T) {
 		{0, &campaign.SenderChangedError{Campaign: "news", Sender: "a@b.c"}, `campaign news was published with the sender "a@b.c": choose another --campaign`},
 		{0, &campaign.CancelledError{Campaign: "news"}, "campaign news was cancelled: choose another --campaign"},
 		{0, campaign.ErrEmptyList, "list.txt: there is no recipient in the list"},
-		{0, &campaign.TooLargeError{Recipients: 2000, Bytes: 3000, Limit: 2048, Fit: 1200}, "a batch of 2,000 recipients has 3,000 bytes, and the broker takes 2,048: use a smaller --batch-size, for example 1200"},
-		{0, &campaign.TooLargeError{Recipients: 2000, Bytes: 3000, Limit: 2048}, "with the message inline a batch has 3,000 bytes, and the broker takes 2,048: leave out --inline, then the message is stored once, or raise the broker's max_payload"},
+		{0, &campaign.TooLargeError{Recipient: "ann@example.net", Bytes: 3000, Limit: 2048}, "a batch with ann@example.net alone has 3000 bytes, and the broker takes 2048: shorten the data, or raise the broker's max_payload"},
+		{0, &campaign.TooLargeError{Recipient: "ann@example.net", Bytes: 3000, Limit: 2048, Inline: true}, "with the message inline a batch has 3,000 bytes, and the broker takes 2,048: leave out --inline, then the message is stored once, or raise the broker's max_payload"},
 		{0, full, "maximum messages exceeded"},
 		{1, full, "maximum messages exceeded; run the same command again to go on where it stopped"},
 	} {

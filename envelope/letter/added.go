@@ -33,6 +33,9 @@ func (r *Renderer) writeAdded() {
 		}
 		r.out = append(r.out, ">\r\n"...)
 	}
+	if b.Transactional {
+		return
+	}
 	if !t.has["list-unsubscribe"] {
 		r.out = append(append(r.out, "List-Unsubscribe: <"...), r.unsubscribeURL...)
 		r.out = append(r.out, '>')

@@ -119,6 +119,9 @@ type Batch struct {
 	Campaign string
 	ID       string
 	List     string // "": the campaign has none
+	// Transactional letters are no mail that one unsubscribes from, and have no
+	// fields that offer it.
+	Transactional bool
 	Data     string // a JSON object, or nothing
 	Date     time.Time
 	Key      *keys.Key // of Message-IDs and tokens; nil: there are none of both

@@ -14,6 +14,19 @@ import (
 
 // batchesOf runs a list through a batcher and looks at what it holds on the way.
 func batchesOf(t interface{ Fatalf(string, ...any) }, list []string, size, window int) [][]string {
+	return batchesOfOctets(t, list, size, window, 0)
+}
+
+// octetsIn is what recipients have in a batch.
+func octetsIn(recipients []string) (n int) {
+	for _, r := range recipients {
+		n += len(r) + 3
+	}
+	return n
+}
+
+// batchesOfOctets has batches of so many octets at most, if not 0.
+func batchesOfOctets(t interface{ Fatalf(string, ...any) }, list []string, size, window, room int) [][]string {
 	var batches [][]string
 	b := newBatcher(size, func(recipients []string) error {
 		batches = append(batches, recipients)
@@ -22,16 +35,23 @@ func batchesOf(t interface{ Fatalf(string, ...any) }, list []string, size, windo
 	if window > 0 {
 		b.window = window
 	}
+	if room > 0 {
+		b.room = room
+	}
 	for _, recipient := range list {
 		if err := b.add(recipient); err != nil {
 			t.Fatalf("%v", err)
 		}
-		held := 0
+		held, holds := 0, 0
 		for _, d := range b.order {
+			holds += octetsIn(d.recipients)
 			held += len(d.recipients)
 			if len(d.recipients) == 0 || len(d.recipients) >= size {
 				t.Fatalf("%d recipients of %s are held", len(d.recipients), d.domain)
 			}
+		}
+		if holds != b.holds {
+			t.Fatalf("%d octets are held, %d by its own count", holds, b.holds)
 		}
 		if held != b.held || held >= b.window || len(b.domains) != len(b.order) {
 			t.Fatalf("%d held (%d by its own count, %d domains, %d of them in order), the window is %d", held, b.held, len(b.domains), len(b.order), b.window)
@@ -40,7 +60,7 @@ func batchesOf(t interface{ Fatalf(string, ...any) }, list []string, size, windo
 	if err := b.flush(); err != nil {
 		t.Fatalf("%v", err)
 	}
-	if b.held != 0 || len(b.order) != 0 || len(b.domains) != 0 {
+	if b.held != 0 || b.holds != 0 || len(b.order) != 0 || len(b.domains) != 0 {
 		t.Fatalf("%d are held after the end", b.held)
 	}
 	return batches
@@ -66,17 +86,21 @@ func TestEveryRecipientIsInExactlyOneBatch(t *testing.T) {
 			}
 		}
 
-		batches := batchesOf(t, list, size, window)
+		room := rapid.SampledFrom([]int{1, 20, 40, 100, 1000}).Draw(t, "room")
+		batches := batchesOfOctets(t, list, size, window, room)
 		for _, batch := range batches {
 			if len(batch) == 0 || len(batch) > size {
 				t.Fatalf("a batch of %d, the size is %d", len(batch), size)
+			}
+			if n := octetsIn(batch); n > room && len(batch) > 1 {
+				t.Fatalf("a batch of %d octets, there is room for %d", n, room)
 			}
 		}
 		got, want := slices.Sorted(slices.Values(slices.Concat(batches...))), slices.Sorted(slices.Values(list))
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Fatal(diff)
 		}
-		if diff := cmp.Diff(batches, batchesOf(t, list, size, window)); diff != "" {
+		if diff := cmp.Diff(batches, batchesOfOctets(t, list, size, window, room)); diff != "" {
 			t.Fatalf("the same list makes other batches:\n%s", diff)
 		}
 	})

@@ -182,18 +182,19 @@ func (e *SenderChangedError) Error() string {
 	return fmt.Sprintf("campaign %s was published with the sender %q: choose another campaign", e.Campaign, e.Sender)
 }
 
-// A TooLargeError is a batch that the broker does not take.
+// A TooLargeError is a batch that the broker does not take although it has one
+// recipient.
 type TooLargeError struct {
-	Recipients   int
-	Bytes, Limit int // of the batch, and what the broker takes
-	Fit          int // recipients that would fit; 0: the message alone is too much for a batch, and belongs into the store
+	Recipient    string
+	Bytes, Limit int  // of the batch, and what the broker takes
+	Inline       bool // the message is in the batch, and belongs into the store
 }
 
 func (e *TooLargeError) Error() string {
-	if e.Fit == 0 {
+	if e.Inline {
 		return fmt.Sprintf("with the message inline a batch has %d bytes, and the broker takes %d: have the message stored", e.Bytes, e.Limit)
 	}
-	return fmt.Sprintf("a batch of %d recipients has %d bytes, and the broker takes %d: use smaller batches, for example of %d", e.Recipients, e.Bytes, e.Limit, e.Fit)
+	return fmt.Sprintf("a batch with %s alone has %d bytes, and the broker takes %d: shorten the data, or raise the broker's max_payload", e.Recipient, e.Bytes, e.Limit)
 }
 
 // A MissingError says that some recipients have no final outcome although

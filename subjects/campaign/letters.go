@@ -21,6 +21,15 @@ func CheckLetters(message string) ([]Check, error) {
 
 func addressOf(r envelope.Recipient) string { return r.Address }
 
+// octetsOf returns what tells how many octets a recipient has in a batch.
+func octetsOf() func(envelope.Recipient) int {
+	var written []byte
+	return func(r envelope.Recipient) int {
+		written = r.AppendJSON(written[:0])
+		return len(written) + len(",")
+	}
+}
+
 // published is a recipient as it stands in a batch.
 func (p *Publication) published(r Recipient) envelope.Recipient {
 	published := envelope.Recipient{Address: r.Address}
@@ -42,14 +51,15 @@ func (p *Publication) named(b envelope.Batch) envelope.Batch {
 
 // Batches makes the batches of letters as [Client.Publish] makes them of a campaign
 // in which nothing was published before, for whoever wants to know their ids. It asks
-// no broker. An error of List or of each ends it.
+// no broker, and takes it for one with room for batches of 512 KiB. An error of List
+// or of each ends it.
 func (p Publication) Batches(each func(envelope.Batch) error) error {
 	p.Letters = true
 	if p.BatchSize == 0 {
 		p.BatchSize = DefaultBatchSize
 	}
 	known := newMailboxSet()
-	b := newBatcherOf(p.BatchSize, addressOf, func(recipients []envelope.Recipient) error {
+	b := newBatcherOf(p.BatchSize, addressOf, octetsOf(), func(recipients []envelope.Recipient) error {
 		return each(p.named(envelope.Batch{From: p.From, Recipients: recipients, MessageRef: Digest(p.Message)}))
 	})
 	for recipient, err := range p.List {

@@ -1,6 +1,7 @@
 package campaign
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -34,7 +35,7 @@ type Publication struct {
 	Letters bool
 	// ListID is what the campaign's list is called, in List-Id and for unsubscribes,
 	// and Kind whether one can unsubscribe from it; they stand in the campaign's
-	// record. Empty: no list, and bulk mail.
+	// record. Empty: as the record has them, which has no list and bulk mail at first.
 	ListID string
 	Kind   subjects.CampaignKind
 
@@ -250,7 +251,8 @@ func (r *publishing) readPublished(ctx context.Context) error {
 }
 
 func (r *publishing) publishList(ctx context.Context) error {
-	b := newBatcherOf(r.BatchSize, addressOf, func(recipients []envelope.Recipient) error { return r.put(ctx, recipients) })
+	b := newBatcherOf(r.BatchSize, addressOf, octetsOf(), func(recipients []envelope.Recipient) error { return r.put(ctx, recipients) })
+	b.room = r.room()
 	for recipient, err := range r.List {
 		if err != nil {
 			return err
@@ -274,8 +276,8 @@ func (r *publishing) publishList(ctx context.Context) error {
 func (r *publishing) put(ctx context.Context, recipients []envelope.Recipient) error {
 	batch := r.batch(recipients)
 	data := batch.AppendJSON(nil)
-	if limit := int(r.js.Conn().MaxPayload()); len(data) > limit {
-		return r.tooLarge(len(recipients), len(data), limit)
+	if len(data) > r.limit() {
+		return &TooLargeError{Recipient: recipients[0].Address, Bytes: len(data), Limit: int(r.js.Conn().MaxPayload()), Inline: r.Inline}
 	}
 	if !r.bound {
 		if err := r.bind(ctx); err != nil {
@@ -304,12 +306,17 @@ func (r *publishing) batch(recipients []envelope.Recipient) envelope.Batch {
 	return r.named(b)
 }
 
-func (r *publishing) tooLarge(recipients, size, limit int) error {
-	e := &TooLargeError{Recipients: recipients, Bytes: size, Limit: limit}
-	if !r.Inline || len(r.message) <= limit/2 {
-		e.Fit = max(1, recipients*limit/size*9/10)
-	}
-	return e
+// headerRoom is what the header of a batch takes of the broker's max_payload.
+const headerRoom = 1 << 10
+
+// limit is how many octets a batch may have.
+func (r *publishing) limit() int { return int(r.js.Conn().MaxPayload()) - headerRoom }
+
+// room is how many octets of recipients a batch may have. Where there is none, each
+// batch has one, and the broker's limit is told of that.
+func (r *publishing) room() int {
+	alone := r.batch(nil)
+	return min(batchRoom, r.limit()-len(alone.AppendJSON(nil)))
 }
 
 // bind makes the message and the sender the campaign's, before its first batch.
@@ -322,7 +329,7 @@ func (r *publishing) bind(ctx context.Context) error {
 			return err
 		}
 		record.Message, record.From, record.Date = r.digest, r.From, r.date
-		record.List, record.Kind = r.ListID, r.Kind
+		r.describe(record)
 		return nil
 	})
 	if err == nil && !r.Inline {
@@ -330,6 +337,13 @@ func (r *publishing) bind(ctx context.Context) error {
 	}
 	r.bound = err == nil
 	return err
+}
+
+// describe puts on record whom the campaign is to. What a repetition does not say
+// stays.
+func (r *publishing) describe(record *subjects.Campaign) {
+	record.List = cmp.Or(r.ListID, record.List)
+	record.Kind = cmp.Or(r.Kind, record.Kind, subjects.KindBulk)
 }
 
 // store puts the message into the store, once.
@@ -350,6 +364,7 @@ func (r *publishing) store(ctx context.Context) error {
 func (r *publishing) end(ctx context.Context, whole bool) error {
 	return r.records.update(ctx, r.Campaign, func(record *subjects.Campaign) error {
 		record.Message, record.From, record.Date = r.digest, r.From, r.date
+		r.describe(record)
 		record.Batches += r.receipt.Batches
 		record.Recipients += r.receipt.Recipients
 		record.Complete = record.Complete || whole

@@ -1,7 +1,9 @@
 package campaign_test
 
 import (
+	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"slices"
 	"strings"
@@ -269,30 +271,104 @@ func TestWhatIsWrongWithAPublicationIsToldByField(t *testing.T) {
 	}
 }
 
-func TestABatchThatIsTooLargeSaysWhatWouldFit(t *testing.T) {
+// queuedOctets are the batches of a campaign as the broker has them.
+func (h *house) queuedOctets(name string) (sizes []int) {
+	h.t.Helper()
+	batches, _ := h.queued(name)
+	for i := range batches {
+		sizes = append(sizes, len(batches[i].AppendJSON(nil)))
+	}
+	return sizes
+}
+
+func TestLettersWithMuchDataAreSplitByOctets(t *testing.T) {
 	t.Parallel()
 	h := newHouse(t, campaign.Options{})
-	long := strings.Repeat("x", 50) + "."
-	var list strings.Builder
-	for r := range strings.FieldsSeq(numbered(0, 20_000)) {
-		list.WriteString(long + r + "\n")
+	letters := func(n int) campaign.Publication {
+		p := news(func(yield func(campaign.Recipient, error) bool) {
+			for i := range n {
+				// Quotes and line ends take more in JSON than they are.
+				text := strings.Repeat("\"x\"\n", 20<<10/5)
+				data, _ := json.Marshal(map[string]string{"first": fmt.Sprint(i), "text": text})
+				if !yield(campaign.Recipient{Address: fmt.Sprintf("r%d@d%d.test", i, i%3), Name: "Ann Lee", Data: string(data)}, nil) {
+					return
+				}
+			}
+		})
+		p.Letters = true
+		return p
 	}
-	p := news(listOf(list.String()))
+	receipt, err := h.Publish(t.Context(), letters(90))
+	if err != nil || receipt.Recipients != 90 {
+		t.Fatalf("%+v, %v", receipt, err)
+	}
+	sizes := h.queuedOctets("news")
+	if most := slices.Max(sizes); most > 600<<10 || most < 400<<10 || len(sizes) != receipt.Batches || len(sizes) > 9 {
+		t.Errorf("batches of %v octets", sizes)
+	}
+	got := h.recipients("news")
+	if len(got) != 90 || got["r89@d2.test"] != 1 {
+		t.Errorf("%d recipients in the queue", len(got))
+	}
+	// Preview makes the same batches.
+	var previewed []string
+	if err := letters(90).Batches(func(b envelope.Batch) error { previewed = append(previewed, b.ID); return nil }); err != nil {
+		t.Fatal(err)
+	}
+	batches, _ := h.queued("news")
+	for _, b := range batches {
+		if !slices.Contains(previewed, b.ID) || len(batches) != len(previewed) {
+			t.Errorf("batch %s is none of %v", b.ID, previewed)
+		}
+	}
+}
+
+func TestABatchIsAsLargeAsTheBrokerTakes(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t, campaign.Options{})
+	limit := int(h.js.Conn().MaxPayload())
+	p := news(listOf(numbered(0, 4000)))
 	p.BatchSize = 100_000
-	_, err := h.Publish(t.Context(), p)
-	large, ok := errors.AsType[*campaign.TooLargeError](err)
-	if !ok || large.Recipients != 20_000 || large.Bytes <= large.Limit || large.Fit == 0 {
-		t.Fatalf("error is %v", err)
-	}
-	p.List, p.BatchSize = listOf(list.String()), large.Fit
+	p.Inline, p.Message = true, "From: news@example.com\nSubject: t\n\n"+strings.Repeat("long\n", (limit-60<<10)/8)
 	if _, err := h.Publish(t.Context(), p); err != nil {
-		t.Errorf("with batches of %d: %v", large.Fit, err)
+		t.Fatal(err)
 	}
-	p.Campaign, p.Inline, p.Message = "inline", true, "From: news@example.com\nSubject: t\n\n"+strings.Repeat("long\n", 250_000)
-	p.List = listOf(numbered(0, 1))
-	_, err = h.Publish(t.Context(), p)
-	if large, ok := errors.AsType[*campaign.TooLargeError](err); !ok || large.Fit != 0 {
+	h.once(numbered(0, 4000))
+	if sizes := h.queuedOctets("news"); len(sizes) < 2 || slices.Max(sizes) > limit || slices.Max(sizes) < limit-5<<10 {
+		t.Errorf("batches of %v octets, the broker takes %d", sizes, limit)
+	}
+	// What has no room at all says so.
+	p.Campaign, p.Message, p.List = "inline", "From: news@example.com\nSubject: t\n\n"+strings.Repeat("long\n", 250_000), listOf(numbered(0, 1))
+	_, err := h.Publish(t.Context(), p)
+	if large, ok := errors.AsType[*campaign.TooLargeError](err); !ok || !large.Inline || large.Limit != limit {
 		t.Errorf("with a large message inline: %v", err)
+	}
+}
+
+func TestWhomACampaignIsToStaysOnRecordUntilAnotherListIsNamed(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t, campaign.Options{})
+	for _, step := range []struct {
+		last     int
+		listID   string
+		kind     subjects.CampaignKind
+		wantList string
+		want     subjects.CampaignKind
+	}{
+		{2, "", "", "", subjects.KindBulk},
+		{4, "orders", subjects.KindTransactional, "orders", subjects.KindTransactional},
+		{6, "", "", "orders", subjects.KindTransactional},
+		{6, "weekly", "", "weekly", subjects.KindTransactional}, // nobody is new
+		{8, "", subjects.KindBulk, "weekly", subjects.KindBulk},
+	} {
+		p := news(listOf(numbered(0, step.last)))
+		p.ListID, p.Kind = step.listID, step.kind
+		if _, err := h.Publish(t.Context(), p); err != nil {
+			t.Fatal(err)
+		}
+		if record, _ := h.record("news"); record.List != step.wantList || record.Kind != step.want {
+			t.Errorf("after %+v: list %q, kind %q", step, record.List, record.Kind)
+		}
 	}
 }
 
