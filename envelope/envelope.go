@@ -5,8 +5,9 @@
 //  1. [Decode] reads a batch from its JSON, strictly: what is wrong comes back
 //     as a [FieldError] that names the field. A batch of a later version is a
 //     [VersionError].
-//  2. [NewMessage] makes the message fit for the wire once, however many
-//     envelopes carry it: CRLF line ends, dots stuffed.
+//  2. A [Message] is fit for the wire once, however many envelopes carry it:
+//     CRLF line ends, dots stuffed. [NewMessage] takes a text as it stands;
+//     package letter puts right what is wrong with it, and merges.
 //  3. [Batch.Plan] checks each address ([ParseAddress]), leaves out what is
 //     settled already and the same mailbox said twice, and groups the rest by
 //     domain in order of first appearance.

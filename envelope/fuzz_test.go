@@ -262,24 +262,17 @@ func FuzzNewMessage(f *testing.F) {
 	f.Add(".a: \xff\n\n\xff")
 	endings := strings.NewReplacer("\r\n", "\r\n", "\r", "\r\n", "\n", "\r\n")
 	f.Fuzz(func(t *testing.T, raw string) {
-		m, err := NewMessage(raw)
-		if err != nil {
-			if e, ok := errors.AsType[*FieldError](err); !ok || e.Field != "message" || e.Reason == "" {
-				t.Fatalf("does not say what is wrong: %v", err)
-			}
-			oneLine(t, err)
-			return
-		}
+		m := NewMessage(raw)
 		want := endings.Replace(raw)
-		if !strings.HasSuffix(want, "\r\n") {
+		if want != "" && !strings.HasSuffix(want, "\r\n") {
 			want += "\r\n"
 		}
 		wire := "\r\n" + string(m.Wire())
 		if strings.Contains(wire, "\r\n.\r\n") {
 			t.Fatalf("the data ends early: %q", wire)
 		}
-		if strings.ContainsAny(strings.ReplaceAll(wire, "\r\n", ""), "\r\n\x00") {
-			t.Fatalf("a bare CR or LF, or a NUL: %q", wire)
+		if strings.ContainsAny(strings.ReplaceAll(wire, "\r\n", ""), "\r\n") {
+			t.Fatalf("a bare CR or LF: %q", wire)
 		}
 		unstuffed := strings.ReplaceAll(wire, "\r\n.", "\r\n")[len("\r\n"):]
 		if unstuffed != want || m.Size() != int64(len(want)) {
@@ -294,14 +287,9 @@ func FuzzNewMessage(f *testing.F) {
 		if next, err := server.ReadLine(); next != "RSET" {
 			t.Fatalf("after the data: %q, %v", next, err)
 		}
-		header, body, _ := strings.Cut(want, "\r\n\r\n")
+		header, body, _ := strings.Cut("\r\n"+want, "\r\n\r\n")
 		if m.UTF8() == isASCII(header) || m.EightBit() == isASCII(body) {
 			t.Fatalf("8-bit %v, UTF-8 %v: %q", m.EightBit(), m.UTF8(), want)
-		}
-		for line := range strings.Lines(want) {
-			if len(line) > 1000 {
-				t.Fatalf("a line of %d octets", len(line))
-			}
 		}
 	})
 }

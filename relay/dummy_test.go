@@ -14,11 +14,7 @@ import (
 
 func message(t testing.TB) *envelope.Message {
 	t.Helper()
-	m, err := envelope.NewMessage("Subject: hello\n\n.Hello.\n")
-	if err != nil {
-		t.Fatal(err)
-	}
-	return m
+	return envelope.NewMessage("Subject: hello\n\n.Hello.\n")
 }
 
 func TestTheDummySaysTheDialogueToItsFileAndAcceptsEverything(t *testing.T) {

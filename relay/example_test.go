@@ -70,11 +70,7 @@ func (n *newsletter) Stalled(time.Time, error) {}
 
 // A relay of one's own in a pool.
 func Example() {
-	message, err := envelope.NewMessage("Subject: Hi\n\nHello.\n")
-	if err != nil {
-		fmt.Println(err)
-		return
-	}
+	message := envelope.NewMessage("Subject: Hi\n\nHello.\n")
 	pool := relay.NewPool([]relay.Relay{{Config: relay.Config{Name: "gateway"}, Dialer: gateway{}}}, relay.Options{})
 	n := &newsletter{message: message, waiting: envelope.To("ann@example.net", "bob@example.net"), done: make(chan struct{})}
 	pool.Add(n)

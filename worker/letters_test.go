@@ -21,6 +21,7 @@ import (
 	"bulkmail/relay"
 	"bulkmail/relay/sink"
 	"bulkmail/subjects"
+	"bulkmail/subjects/campaign"
 	"bulkmail/worker"
 )
 
@@ -369,6 +370,10 @@ func TestAMessageToManyGetsWhatItLacksAndLosesBcc(t *testing.T) {
 	}
 	if field(t, ann, "Message-ID") != field(t, bob, "Message-ID") {
 		t.Error("one message has two Message-IDs")
+	}
+	// It is the one that publish makes with the same key.
+	if want := o.Keys[0].Maker().AppendMessageID([]byte("<"), "c", "", campaign.Digest(raw)); field(t, ann, "Message-ID") != string(want)+"@example.com>" {
+		t.Errorf("Message-ID %s, want %s", field(t, ann, "Message-ID"), want)
 	}
 	if !strings.HasPrefix(ann, "DKIM-Signature: ") || len(by) == 0 {
 		t.Errorf("unsigned:\n%s", ann)

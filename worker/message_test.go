@@ -42,10 +42,7 @@ func TestAMessageByReferenceIsFetchedOnceForManyBatches(t *testing.T) {
 	}
 	w.leave(t)
 	onceEach(t, post.seen(), all...)
-	want, err := envelope.NewMessage(body)
-	if err != nil {
-		t.Fatal(err)
-	}
+	want := envelope.NewMessage(body)
 	if n := post.wire[string(want.Wire())]; n != 30 || len(post.wire) != 1 {
 		t.Errorf("%d of 30 envelopes carried the message", n)
 	}

@@ -215,10 +215,11 @@ func (o *publishOptions) run(ctx context.Context, s *streams) error {
 		return err
 	}
 	defer closeList()
-	p := campaign.Publication{
-		Campaign: o.campaign, From: o.from, Message: raw, List: of(o.list, campaign.Recipients(l)), BatchSize: o.batchSize, Inline: o.inline,
-		Letters: o.letters, ListID: o.listID, Kind: subjects.CampaignKind(o.kind),
+	p, err := o.publication(raw)
+	if err != nil {
+		return err
 	}
+	p.Campaign, p.List, p.Inline = o.campaign, of(o.list, campaign.Recipients(l)), o.inline
 	if o.dryRun {
 		return o.dryRunOf(ctx, s, p, checks)
 	}
@@ -241,6 +242,21 @@ func (o *publishOptions) run(ctx context.Context, s *streams) error {
 		return err
 	}
 	return o.report(s, receipt, summary, time.Since(began))
+}
+
+// publication is what is published, but for the campaign and its list.
+func (o *publishOptions) publication(message string) (campaign.Publication, error) {
+	p := campaign.Publication{
+		From: o.from, Message: message, Letters: o.letters, BatchSize: o.batchSize,
+		ListID: o.listID, Kind: subjects.CampaignKind(o.kind),
+	}
+	c, _, err := loadConfig()
+	if err != nil {
+		return p, err
+	}
+	read, err := loadKeys(c.KeysFile)
+	p.Key = read.First()
+	return p, err
 }
 
 // publish publishes and shows how far that is.

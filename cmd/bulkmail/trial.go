@@ -29,12 +29,13 @@ func (o *publishOptions) trialOf(ctx context.Context, s *streams, raw string) er
 	if err != nil {
 		return err
 	}
-	p := campaign.Publication{
-		Campaign: name, From: o.from, Message: raw, Letters: o.letters, ListID: o.listID, Kind: subjects.CampaignKind(o.kind),
-		List: func(yield func(campaign.Recipient, error) bool) { yield(to, nil) },
-		// Where it can be, so that nothing is left in the store.
-		Inline: utf8.ValidString(raw) && int64(len(raw)) < c.nc.MaxPayload()/3,
+	p, err := o.publication(raw)
+	if err != nil {
+		return err
 	}
+	p.Campaign, p.List = name, func(yield func(campaign.Recipient, error) bool) { yield(to, nil) }
+	// Where it can be, so that nothing is left in the store.
+	p.Inline = utf8.ValidString(raw) && int64(len(raw)) < c.nc.MaxPayload()/3
 	if _, err := campaigns.Publish(ctx, p); err != nil {
 		return o.explain(campaign.Receipt{}, err)
 	}

@@ -122,9 +122,9 @@ type Batch struct {
 	// Transactional letters are no mail that one unsubscribes from, and have no
 	// fields that offer it.
 	Transactional bool
-	Data     string // a JSON object, or nothing
-	Date     time.Time
-	Key      *keys.Key // of Message-IDs and tokens; nil: there are none of both
+	Data          string // a JSON object, or nothing
+	Date          time.Time
+	Key           *keys.Key // of Message-IDs and tokens; nil: there are none of both
 
 	UnsubscribeURL    string // https://…, to which the token is appended; "": none
 	UnsubscribeMailto string // an address; "": none

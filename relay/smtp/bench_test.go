@@ -60,16 +60,14 @@ func BenchmarkSend(b *testing.B) {
 }
 
 func benchSend(b *testing.B, d *Dialer, sessions, recipients, size int) {
-	message, err := envelope.NewMessage("Subject: news\n\n" + strings.Repeat("0123456789012345678901234567890123456789012345678901234567890123456789\n", size/71))
-	if err != nil {
-		b.Fatal(err)
-	}
+	message := envelope.NewMessage("Subject: news\n\n" + strings.Repeat("0123456789012345678901234567890123456789012345678901234567890123456789\n", size/71))
 	to := make([]envelope.Recipient, recipients)
 	for i := range to {
 		to[i].Mailbox = fmt.Sprintf("recipient%04d@example.net", i)
 	}
 	open := make([]*Session, sessions)
 	for i := range open {
+		var err error
 		if open[i], err = d.Dial(b.Context()); err != nil {
 			b.Fatal(err)
 		}

@@ -157,9 +157,8 @@ func readEnvelope(text string) (*Envelope, error) {
 			return nil, fmt.Errorf("envelope: what is %q?", field)
 		}
 	}
-	var err error
-	e.Message.content, err = envelope.NewMessage(message)
-	return e, err
+	e.Message.content = envelope.NewMessage(message)
+	return e, nil
 }
 
 // splitPaths is strings.Fields that keeps <paths with blanks> whole.

@@ -13,10 +13,7 @@ import (
 // of somebody's own has.
 func TestAMessageIsReadOnlyWithTheConsentOfItsGuard(t *testing.T) {
 	t.Parallel()
-	content, err := envelope.NewMessage("Subject: t\n\nhi\n")
-	if err != nil {
-		t.Fatal(err)
-	}
+	content := envelope.NewMessage("Subject: t\n\nhi\n")
 	fenced := errors.New("somebody else has the batch")
 	asked := 0
 	m := smtp.Guarded(content, func(context.Context) error {

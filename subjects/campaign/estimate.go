@@ -36,16 +36,12 @@ func (p Publication) Estimate(envelopeLimit int) (Estimate, error) {
 	if err := p.check(); err != nil {
 		return e.Estimate, err
 	}
-	text, err := finished(p.Message, p.From, p.Campaign, time.Now())
-	if err != nil {
-		return e.Estimate, err
-	}
-	message, err := envelope.NewMessage(text)
+	text, err := p.finished(time.Now())
 	if err != nil {
 		return e.Estimate, err
 	}
 	// MAIL, DATA, the message and the lone dot.
-	e.each = int64(len("MAIL FROM:<>\r\nDATA\r\n.\r\n")+len(p.From)) + int64(len(message.Wire()))
+	e.each = int64(len("MAIL FROM:<>\r\nDATA\r\n.\r\n")+len(p.From)) + int64(len(envelope.NewMessage(text).Wire()))
 	known := newMailboxSet()
 	b := newBatcher(cmp.Or(p.BatchSize, DefaultBatchSize), e.batch)
 	for r, err := range p.List {

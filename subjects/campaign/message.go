@@ -164,32 +164,29 @@ func Refused(checks []Check) error {
 //
 // The same message in the same campaign on the same date is the same again, so that
 // batches of it are.
-func finished(message, from, campaign string, date time.Time) (string, error) {
-	t, err := compile(message, from)
+func (p *Publication) finished(date time.Time) (string, error) {
+	t, err := compile(p.Message, p.From)
 	if err != nil {
 		return "", err
 	}
-	digest := Digest(message)
-	// Whoever gets the message twice has the same Message-ID twice. It is made of
-	// nothing secret: all recipients see the same.
-	sum := sha256.Sum256([]byte(campaign + "\x00" + digest))
-	key, err := keys.New("publish", hex.EncodeToString(sum[:]))
-	if err != nil {
-		return "", err
+	digest, key := Digest(p.Message), p.Key
+	// Whoever gets the message twice has the same Message-ID twice. It may be made
+	// of nothing secret: all recipients see the same.
+	if key == nil {
+		sum := sha256.Sum256([]byte(p.Campaign + "\x00" + digest))
+		if key, err = keys.New("publish", hex.EncodeToString(sum[:])); err != nil {
+			return "", err
+		}
 	}
 	var r letter.Renderer
-	l, err := r.Render(t, &letter.Batch{Campaign: campaign, Date: date, Key: key}, &letter.Recipient{To: digest}, false)
+	l, err := r.Render(t, &letter.Batch{Campaign: p.Campaign, Date: date, Key: key}, &letter.Recipient{To: digest}, false)
 	if err != nil {
 		return "", &envelope.FieldError{Field: "message", Reason: err.Error()}
 	}
-	text := unstuffed(string(l.Wire))
-	if given, err := envelope.NewMessage(message); err == nil && string(given.Wire()) == string(l.Wire) {
-		return message, nil
+	if string(envelope.NewMessage(p.Message).Wire()) == string(l.Wire) {
+		return p.Message, nil
 	}
-	if _, err := envelope.NewMessage(text); err != nil { // as workers read it
-		return "", err
-	}
-	return text, nil
+	return unstuffed(string(l.Wire)), nil
 }
 
 // unstuffed takes the dots off that lines have on the wire alone.

@@ -11,6 +11,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"bulkmail/envelope"
+	"bulkmail/envelope/keys"
 	"bulkmail/subjects"
 	"bulkmail/subjects/campaign"
 	"bulkmail/testdata"
@@ -92,6 +93,25 @@ func TestAMessageThatLacksNothingIsStoredToTheOctet(t *testing.T) {
 	}
 	if batches, _ := h.queued("news"); batches[0].MessageRef != campaign.Digest(testdata.Plain) || h.stored(batches[0]) != testdata.Plain {
 		t.Errorf("stored is\n%s", h.stored(batches[0]))
+	}
+}
+
+func TestAMessageIDIsMadeWithTheKeyOfTheWorkers(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t, campaign.Options{})
+	key, err := keys.New("k1", strings.Repeat("secret--", 4))
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := news(listOf(numbered(0, 3)))
+	p.Message, p.Key = "From: News <news@example.com>\nSubject: t\n\nhi\n", key
+	if _, err := h.Publish(t.Context(), p); err != nil {
+		t.Fatal(err)
+	}
+	want := key.Maker().AppendMessageID([]byte("Message-ID: <"), "news", "", campaign.Digest(p.Message))
+	batches, _ := h.queued("news")
+	if text := h.stored(batches[0]); !strings.Contains(text, string(want)+"@example.com>\r\n") {
+		t.Errorf("without %s:\n%s", want, text)
 	}
 }
 

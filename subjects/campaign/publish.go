@@ -13,6 +13,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"bulkmail/envelope"
+	"bulkmail/envelope/keys"
 	"bulkmail/subjects"
 )
 
@@ -42,6 +43,10 @@ type Publication struct {
 	// List yields the recipients; [ReadList] reads them from a file. It is read
 	// as a stream, once. An error ends the publication.
 	List iter.Seq2[Recipient, error]
+
+	// Key makes the Message-ID of a message to many that has none, as workers with
+	// this key would. Nil: it is made of the campaign and the message alone.
+	Key *keys.Key
 
 	BatchSize int  // recipients a batch at most; 0: DefaultBatchSize
 	Inline    bool // the message goes into every batch, not into the store; it must be UTF-8
@@ -192,7 +197,7 @@ func (r *publishing) finish(record *subjects.Campaign) (err error) {
 		r.message, r.ref = r.Message, r.digest
 		return nil
 	}
-	r.message, err = finished(r.Message, r.From, r.Campaign, date)
+	r.message, err = r.finished(date)
 	r.ref = Digest(r.message)
 	return err
 }

@@ -139,10 +139,7 @@ func send(b *testing.B, workers, recipients int, limits string, envelopes int) c
 	if err != nil {
 		b.Fatal(err)
 	}
-	message, err := envelope.NewMessage("Subject: t\r\n\r\nhello\r\n")
-	if err != nil {
-		b.Fatal(err)
-	}
+	message := envelope.NewMessage("Subject: t\r\n\r\nhello\r\n")
 	var hands []*hired
 	var feeds []*feed
 	for i := range workers {
