@@ -24,6 +24,8 @@ type mishap struct {
 
 // blame draws the conclusions: the relay is parked, or this was one more
 // failed attempt to connect, or the session alone is dead. Caller holds mu.
+//
+//nolint:cyclop // one table of what can go wrong, whose order matters
 func (p *Pool) blame(m *member, now time.Time, what mishap, err error) *Error {
 	cause, said := fail(m.name, err, what.dialing)
 	if !what.dialing && said.Reply == nil {

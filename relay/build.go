@@ -57,6 +57,12 @@ func FromConfig(cfgs []Config, out Outlets) ([]Relay, error) {
 	return relays, nil
 }
 
+// The values of tls and overlap, as package smtp calls them.
+var (
+	encryptions = map[string]smtp.TLSMode{TLSNone: smtp.NoTLS, TLSOpportunistic: smtp.Opportunistic, TLSRequired: smtp.Required, TLSImplicit: smtp.Implicit}
+	overlaps    = map[string]smtp.Overlap{"auto": smtp.OverlapAuto, "on": smtp.OverlapOn, "off": smtp.OverlapOff}
+)
+
 func dialer(c Config, out Outlets, logs map[string]*conversation) (Dialer, error) {
 	if c.Kind == KindDummy {
 		return &Dummy{Path: c.Path, Domain: c.Domain}, writable(c.Path)
@@ -85,29 +91,14 @@ func dialer(c Config, out Outlets, logs map[string]*conversation) (Dialer, error
 	if out.Took != nil {
 		d.Took = out.Took(c.Name)
 	}
-	switch c.TLS {
-	case TLSNone:
-		d.TLS = smtp.NoTLS
-	case TLSOpportunistic:
-		d.TLS = smtp.Opportunistic
-	case TLSRequired:
-		d.TLS = smtp.Required
-	case TLSImplicit:
-		d.TLS = smtp.Implicit
-	default:
+	var known bool
+	if d.TLS, known = encryptions[c.TLS]; !known {
 		return nil, fmt.Errorf("tls=%s: want %s, %s or %s", c.TLS, TLSNone, TLSOpportunistic, TLSRequired)
 	}
 	if c.Kind == KindSMTPS {
 		d.TLS = smtp.Implicit
 	}
-	switch c.Overlap {
-	case "auto":
-		d.Overlap = smtp.OverlapAuto
-	case "on":
-		d.Overlap = smtp.OverlapOn
-	case "off":
-		d.Overlap = smtp.OverlapOff
-	default:
+	if d.Overlap, known = overlaps[c.Overlap]; !known {
 		return nil, fmt.Errorf("overlap=%s: want off, on or auto", c.Overlap)
 	}
 	if out.Conversation != nil {

@@ -263,7 +263,7 @@ func (s *session) following() *smtp.Envelope {
 // sent settles an envelope and returns the next one; nil: the session ends.
 func (s *session) sent(e *Envelope, err error) *Envelope {
 	p, m := s.pool, s.member
-	t := count(e, err)
+	t := count(e)
 	atMost, usable := s.conn.MaxRecipients(), s.conn.Usable()
 
 	p.mu.Lock()
@@ -274,63 +274,32 @@ func (s *session) sent(e *Envelope, err error) *Envelope {
 	s.atMost = atMost
 	s.messages -= len(e.Recipients) - t.tried
 	e.allowance.Settle(now, len(e.Recipients), t.counted)
-	switch {
-	case t.accepted > 0:
-		m.stats.messages += int64(t.accepted)
-		m.stats.envelopes++
-		m.stats.lastMessage = now
-	case t.verdicts > 0:
-		m.stats.refused++
-	default:
-		m.stats.failed++
-	}
-	what := mishap{
-		began:     s.started,
-		fruitless: !s.proven && t.verdicts == 0 && now.Sub(s.opened) < p.opts.DialBackoff,
-		stale:     s.started.Sub(s.waited) >= staleAfter,
-		opened:    s.opened,
-		others:    m.open - m.dying,
-		again:     s.dead || s.aborted,
-	}
-	if !s.dead {
-		what.others--
-	}
+	m.stats.count(t, now)
 	var failure error
-	what.again = what.again || s.outdated() // it says nothing about the relay as it is now
 	well := true
 	if err != nil || t.tried == 0 || t.blamed > 0 {
-		told := s.inquire(e, t, err, what, now)
-		if told != nil {
+		if told := s.inquire(e, t, err, s.mishap(t, now), now); told != nil {
 			failure = told
 		}
 		well = err == nil && t.tried > 0 && (t.blamed < t.verdicts || e.refusedAsWhole())
 	}
 	if well && t.ours < t.verdicts {
-		s.passed(e, t, now)
-		s.proven = true
-		if m.tuner != nil && m.busy >= m.tuner.at {
-			m.tuner.sent(now, len(e.Recipients), now.Sub(s.started))
-		}
-		if m.health.succeeded(s.started) {
-			p.logBack(m)
-		}
+		s.wentWell(e, t, now)
 	}
 	if !usable && !s.dead {
 		s.dead = true
 		m.dying++
 	}
-	offered := false
+	offered := next == nil && usable && s.mayStay()
 	switch {
 	case next != nil:
 		s.started, s.waited = now, now
+	case offered:
+		m.busy--
+		s.offer(now)
 	default:
 		m.busy--
-		if usable && !p.closing && !s.outdated() && m.open <= m.limit && (m.perCon <= 0 || s.messages < m.perCon) {
-			offered = true
-			s.offer(now)
-		} else {
-			p.dispatch(now)
-		}
+		p.dispatch(now)
 	}
 	p.mu.Unlock()
 
@@ -341,9 +310,47 @@ func (s *session) sent(e *Envelope, err error) *Envelope {
 	return next
 }
 
+// wentWell draws the conclusions from an envelope that the relay took, or whose
+// recipients it refused for what they are. Caller holds mu.
+func (s *session) wentWell(e *Envelope, t tally, now time.Time) {
+	m := s.member
+	s.passed(e, t, now)
+	s.proven = true
+	if m.tuner != nil && m.busy >= m.tuner.at {
+		m.tuner.sent(now, len(e.Recipients), now.Sub(s.started))
+	}
+	if m.health.succeeded(s.started) {
+		s.pool.logBack(m)
+	}
+}
+
+// mishap is what is known of an error of the envelope that was sent now. Caller
+// holds mu.
+func (s *session) mishap(t tally, now time.Time) mishap {
+	m := s.member
+	what := mishap{
+		began:     s.started,
+		fruitless: !s.proven && t.verdicts == 0 && now.Sub(s.opened) < s.pool.opts.DialBackoff,
+		stale:     s.started.Sub(s.waited) >= staleAfter,
+		opened:    s.opened,
+		others:    m.open - m.dying,
+		again:     s.dead || s.aborted || s.outdated(), // then it says nothing about the relay as it is now
+	}
+	if !s.dead {
+		what.others--
+	}
+	return what
+}
+
+// mayStay tells whether the session may have one more envelope. Caller holds mu.
+func (s *session) mayStay() bool {
+	m := s.member
+	return !s.pool.closing && !s.outdated() && m.open <= m.limit && (m.perCon <= 0 || s.messages < m.perCon)
+}
+
 // count looks at the results. A session that is not of package smtp may leave
 // none; then nobody knows.
-func count(e *Envelope, err error) tally {
+func count(e *Envelope) tally {
 	if len(e.Results) != len(e.Recipients) {
 		e.Results = make([]smtp.Result, len(e.Recipients))
 		reply := &smtp.Reply{Code: 451, Enhanced: "4.3.0", Text: "the session gave no results", Command: "END", Local: true}

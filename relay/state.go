@@ -56,6 +56,20 @@ type stats struct {
 	lastErrorTime           time.Time
 }
 
+// count counts what became of an envelope. Caller holds mu.
+func (s *stats) count(t tally, now time.Time) {
+	switch {
+	case t.accepted > 0:
+		s.messages += int64(t.accepted)
+		s.envelopes++
+		s.lastMessage = now
+	case t.verdicts > 0:
+		s.refused++
+	default:
+		s.failed++
+	}
+}
+
 // Status tells the state of each relay, in the order of the configuration.
 func (p *Pool) Status() []Status {
 	p.mu.Lock()

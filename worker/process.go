@@ -32,6 +32,8 @@ var errLate = errors.New("its ack wait was over before it could be claimed")
 // process is the life of one delivery of a batch, from the queue until the
 // broker has been told what became of it. ctx ends when the worker's time is
 // over, intake when it drains.
+//
+//nolint:cyclop // one story, told in one place: most branches end it early
 func (w *Worker) process(ctx, intake context.Context, d *delivery, t *turn) {
 	defer t.end()
 	if w.campaigns.of(d.campaign) == subjects.CampaignPaused {

@@ -33,6 +33,7 @@ type publishOptions struct {
 	mayFail mayFail // of maxFailed
 }
 
+//nolint:funlen // most of it is the help
 func newPublish(s *streams) *cobra.Command {
 	var o publishOptions
 	cmd := &cobra.Command{

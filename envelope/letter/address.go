@@ -15,7 +15,10 @@ const (
 	valueEnd   = 0x02
 )
 
-var errAddress = errors.New("would not be a list of addresses any more")
+var (
+	errAddress = errors.New("would not be a list of addresses any more")
+	errQuote   = errors.New("has a quote that is not closed")
+)
 
 // An addressWriter writes an address field: display names quoted or encoded,
 // addresses checked.
@@ -66,7 +69,7 @@ func (w *addressWriter) read(text []byte) (rest []byte, more bool, err error) {
 		case '"':
 			end := quoteEnd(text, i)
 			if end < 0 {
-				return nil, false, errors.New("has a quote that is not closed")
+				return nil, false, errQuote
 			}
 			w.name = appendUnquoted(w.name, text[i+1:end])
 			w.bare = append(w.bare, text[i:end+1]...)
@@ -76,29 +79,9 @@ func (w *addressWriter) read(text []byte) (rest []byte, more bool, err error) {
 				return nil, false, errors.New("has a comment that is not closed")
 			}
 		case '<':
-			end := i + 1
-			for ; end < len(text) && text[end] != '>'; end++ {
-				switch text[end] {
-				case valueStart:
-					n := bytes.IndexByte(text[end:], valueEnd)
-					w.angle = append(w.angle, text[end+1:end+n]...)
-					end += n
-				case '"':
-					n := quoteEnd(text, end)
-					if n < 0 {
-						return nil, false, errors.New("has a quote that is not closed")
-					}
-					w.angle = append(w.angle, text[end:n+1]...)
-					end = n
-				default:
-					w.angle = append(w.angle, text[end])
-				}
+			if i, err = w.readAngle(text, i); err != nil {
+				return nil, false, err
 			}
-			if end >= len(text) || w.hasAngle {
-				return nil, false, errAddress
-			}
-			w.hasAngle = true
-			i = end + 1
 		case ' ', '\t':
 			w.name, w.bare = append(w.name, ' '), append(w.bare, ' ')
 			i++
@@ -113,6 +96,35 @@ func (w *addressWriter) read(text []byte) (rest []byte, more bool, err error) {
 		}
 	}
 	return nil, false, nil
+}
+
+// readAngle reads the address that begins with the < at i, and returns where its
+// > ends.
+func (w *addressWriter) readAngle(text []byte, i int) (int, error) {
+	if w.hasAngle {
+		return 0, errAddress
+	}
+	w.hasAngle = true
+	for i++; i < len(text); i++ {
+		switch text[i] {
+		case '>':
+			return i + 1, nil
+		case valueStart:
+			n := bytes.IndexByte(text[i:], valueEnd)
+			w.angle = append(w.angle, text[i+1:i+n]...)
+			i += n
+		case '"':
+			end := quoteEnd(text, i)
+			if end < 0 {
+				return 0, errQuote
+			}
+			w.angle = append(w.angle, text[i:end+1]...)
+			i = end
+		default:
+			w.angle = append(w.angle, text[i])
+		}
+	}
+	return 0, errAddress
 }
 
 func quoteEnd(text []byte, i int) int {

@@ -152,34 +152,19 @@ func (c *compiler) inspectWords(f *headerField) {
 	if !strings.Contains(text, "=?") || syntaxOf(f.name) == unstructured {
 		return
 	}
-	quoted, angle, comment := false, false, 0
+	var in position
 	for i := 0; i < len(text); i++ {
-		switch ch := text[i]; {
-		case ch == '\\' && (quoted || comment > 0):
-			i++
-		case quoted:
-			quoted = ch != '"'
-		case ch == '"' && comment == 0:
-			quoted = true
-		case ch == '(':
-			comment++
-		case ch == ')' && comment > 0:
-			comment--
-		case ch == '<' && comment == 0:
-			angle = true
-		case ch == '>' && comment == 0:
-			angle = false
-		}
-		if text[i:] == "" || encodedWordAt(text[i:]) == "" {
+		i += in.pass(text[i])
+		if i >= len(text) || encodedWordAt(text[i:]) == "" {
 			continue
 		}
 		where := ""
 		switch {
-		case quoted:
+		case in.quoted:
 			where = "in quotes: take the quotes off"
-		case angle:
+		case in.angle:
 			where = "in an address: an address is not encoded"
-		case syntaxOf(f.name) != addresses && comment == 0:
+		case syntaxOf(f.name) != addresses && in.comment == 0:
 			where = "in " + f.name + ", which is no text: encode it as RFC 2231 does, or write ASCII"
 		default:
 			continue
@@ -187,6 +172,31 @@ func (c *compiler) inspectWords(f *headerField) {
 		c.problem(f.number, "%s has an encoded word (=?…?=) %s", f.name, where)
 		return
 	}
+}
+
+// position is where one is in a structured field (RFC 5322, 3.2).
+type position struct {
+	quoted, angle bool // in a quoted string, in an address in angle brackets
+	comment       int  // in how many comments
+}
+
+// pass goes past a character, and says how many that follow belong to it.
+func (in *position) pass(c byte) int {
+	switch {
+	case c == '\\' && (in.quoted || in.comment > 0):
+		return 1
+	case in.quoted:
+		in.quoted = c != '"'
+	case c == '"' && in.comment == 0:
+		in.quoted = true
+	case c == '(':
+		in.comment++
+	case c == ')' && in.comment > 0:
+		in.comment--
+	case (c == '<' || c == '>') && in.comment == 0:
+		in.angle = c == '<'
+	}
+	return 0
 }
 
 // domainOf is the domain of From as written, "" if there is none or a

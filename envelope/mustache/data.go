@@ -1,6 +1,7 @@
 package mustache
 
 import (
+	"bytes"
 	"errors"
 	"unicode/utf16"
 	"unicode/utf8"
@@ -270,17 +271,7 @@ func (r *dataReader) escaped(start int) ([]byte, error) {
 		case 't':
 			r.d.text = append(r.d.text, '\t')
 		case 'u':
-			char, ok := r.codeUnit()
-			if ok && utf16.IsSurrogate(char) {
-				ok = r.pos+1 < len(r.src) && r.src[r.pos] == '\\' && r.src[r.pos+1] == 'u'
-				if ok {
-					r.pos += 2
-					var low rune
-					low, ok = r.codeUnit()
-					char = utf16.DecodeRune(char, low)
-					ok = ok && char != utf8.RuneError
-				}
-			}
+			char, ok := r.char()
 			if !ok {
 				return nil, errSyntax
 			}
@@ -290,6 +281,21 @@ func (r *dataReader) escaped(start int) ([]byte, error) {
 		}
 	}
 	return nil, errSyntax
+}
+
+// char reads what stands behind \u: a code unit, or two that are one character.
+func (r *dataReader) char() (rune, bool) {
+	char, ok := r.codeUnit()
+	if !ok || !utf16.IsSurrogate(char) {
+		return char, ok
+	}
+	if !bytes.HasPrefix(r.src[r.pos:], []byte(`\u`)) {
+		return 0, false
+	}
+	r.pos += 2
+	low, ok := r.codeUnit()
+	char = utf16.DecodeRune(char, low)
+	return char, ok && char != utf8.RuneError
 }
 
 func (r *dataReader) codeUnit() (rune, bool) {

@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"net/mail"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -86,6 +87,27 @@ func (c *checker) find(rule, who, found, do string) {
 
 // format checks that the message is one (RFC 5322).
 func (c *checker) format() {
+	c.problems()
+	if !c.template.Has("subject") {
+		c.find("subject", "Gmail, Yahoo", "there is no Subject", "add one that says what the message is about")
+	}
+	if !c.template.Has("to") {
+		c.find("to", "Gmail, Yahoo", "there is no To", "add To: {{to}} to a letter, To: undisclosed-recipients:; to a message to many")
+	}
+	if c.template.HasBcc() {
+		c.find("bcc", everybody, "Bcc would be seen by all, and is taken out", "remove it from the message")
+	}
+	if answers(c.header.Get("Subject")) && !c.template.Has("in-reply-to") && !c.template.Has("references") {
+		c.find("honest-subject", "Gmail, Outlook", "Subject begins as an answer, and the message is none", "take Re: or Fwd: off")
+	}
+	c.date()
+	if id := c.header.Get("Message-Id"); id != "" && !strings.Contains(id, "{{") && !messageID.MatchString(id) {
+		c.find("message-id", "Gmail", "Message-ID is not <something@domain>", "leave it out, then a right one is added")
+	}
+}
+
+// problems names what the reader of the template found.
+func (c *checker) problems() {
 	for _, p := range c.template.Problems() {
 		rule := "one-of-each-field"
 		switch {
@@ -102,19 +124,16 @@ func (c *checker) format() {
 		}
 		c.find(rule, everybody, found, do)
 	}
-	if !c.template.Has("subject") {
-		c.find("subject", "Gmail, Yahoo", "there is no Subject", "add one that says what the message is about")
-	}
-	if !c.template.Has("to") {
-		c.find("to", "Gmail, Yahoo", "there is no To", "add To: {{to}} to a letter, To: undisclosed-recipients:; to a message to many")
-	}
-	if c.template.HasBcc() {
-		c.find("bcc", everybody, "Bcc would be seen by all, and is taken out", "remove it from the message")
-	}
-	subject := strings.ToLower(strings.TrimSpace(c.header.Get("Subject")))
-	if (strings.HasPrefix(subject, "re:") || strings.HasPrefix(subject, "fwd:") || strings.HasPrefix(subject, "fw:")) && !c.template.Has("in-reply-to") && !c.template.Has("references") {
-		c.find("honest-subject", "Gmail, Outlook", "Subject begins as an answer, and the message is none", "take Re: or Fwd: off")
-	}
+}
+
+// answers tells whether a subject is that of an answer.
+func answers(subject string) bool {
+	subject = strings.ToLower(strings.TrimSpace(subject))
+	return strings.HasPrefix(subject, "re:") || strings.HasPrefix(subject, "fwd:") || strings.HasPrefix(subject, "fw:")
+}
+
+// date checks Date where the message has one of its own.
+func (c *checker) date() {
 	if date := c.header.Get("Date"); date != "" && !strings.Contains(date, "{{") {
 		switch at, err := mail.ParseDate(date); {
 		case err != nil:
@@ -123,10 +142,10 @@ func (c *checker) format() {
 			c.find("date", "Gmail, Yahoo", "Date is "+date+", which is not now", "leave it out, then the right one is added")
 		}
 	}
-	if id := c.header.Get("Message-Id"); id != "" && !strings.Contains(id, "{{") && (!strings.HasPrefix(id, "<") || !strings.HasSuffix(id, ">") || strings.Count(id, "@") != 1 || strings.ContainsAny(id, " \t")) {
-		c.find("message-id", "Gmail", "Message-ID is not <something@domain>", "leave it out, then a right one is added")
-	}
 }
+
+// messageID is the form of a Message-ID (RFC 5322, 3.6.4), its parts not looked at.
+var messageID = regexp.MustCompile(`^<[^@ \t]+@[^@ \t]+>$`)
 
 // freemail are domains in whose name nobody else may send (their DMARC policy is
 // to refuse).

@@ -201,7 +201,6 @@ func (c *candidate) encryption() {
 	if cfg.Kind == relay.KindDummy {
 		return
 	}
-	secret := cfg.HasPassword()
 	mode, own, said := c.lookup("tls")
 	switch {
 	case cfg.Kind == relay.KindSMTPS:
@@ -215,7 +214,7 @@ func (c *candidate) encryption() {
 	if c.anyBad("tls", "tls_verify", "auth_in_clear") {
 		return
 	}
-	if cfg.TLS == relay.TLSNone && secret && !cfg.AuthInClear {
+	if cfg.TLS == relay.TLSNone && cfg.HasPassword() && !cfg.AuthInClear {
 		c.problem(mode, "would send the password in the clear: leave it out, or set auth_in_clear=true if that is meant")
 	}
 	switch {
@@ -234,6 +233,11 @@ func (c *candidate) encryption() {
 	if asMode := (&relay.Config{TLS: cfg.TLS}); asMode.Verified() == cfg.Verified() {
 		cfg.TLSVerify = smtp.VerifyAsMode
 	}
+	c.ownCertificate()
+}
+
+// ownCertificate checks that a certificate of ours has its key.
+func (c *candidate) ownCertificate() {
 	cert, _, hasCert := c.lookup("tls_cert")
 	key, _, hasKey := c.lookup("tls_key")
 	if c.anyBad("tls_cert", "tls_key") {

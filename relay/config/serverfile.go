@@ -297,36 +297,25 @@ func (l *loader) assign(f *serverFile, pkg string, s setting, list bool) {
 	if f.sections[pkg] == nil {
 		f.sections[pkg] = newSection(s.at)
 	}
-	switch err := plainValue(s.value); {
-	case s.value == "":
-		l.problems.add(s.at, s.label, "has no value: write undef to leave it to the default")
-		s.broken = true
-	case err != nil:
+	if err := plainValue(s.value); err != nil {
 		l.problems.add(s.at, s.label, err.Error())
 		s.broken = true
 	}
+	written := s.value != undefined && !s.broken
 	if strings.EqualFold(s.label, "server_file") {
 		if list {
 			l.problems.add(s.at, s.label, "want one file: server_file = servers.txt")
-		} else if s.value != undefined && !s.broken {
+		} else if written {
 			f.files[pkg] = s
 		}
 		return
 	}
-	if reason := readOnly(s.label); reason != "" {
+	s.key = seedKey(s.label)
+	if reason := notAssignable(s); reason != "" {
 		l.problems.add(s.at, s.label, reason)
 		return
 	}
-	s.key = seedKey(s.label)
-	if s.key == nil {
-		l.problems.add(s.at, s.label, "unknown attribute"+DidYouMean(s.label, seedNames()))
-		return
-	}
-	if s.key.Name == "kind" {
-		l.problems.add(s.at, s.label, "the package says it: define package "+serverPackage+" or "+dummyPackage)
-		return
-	}
-	if s.key.fromDir && s.value != undefined && !s.broken {
+	if s.key.fromDir && written {
 		s.value = besideFile(f.name, s.value)
 	}
 	sec, name := f.sections[pkg], s.key.Name
@@ -344,6 +333,8 @@ func (l *loader) assign(f *serverFile, pkg string, s setting, list bool) {
 // who know other files.
 func plainValue(value string) error {
 	switch {
+	case value == "":
+		return errors.New("has no value: write undef to leave it to the default")
 	case strings.ContainsFunc(value, unicode.IsControl):
 		return errors.New("has a control character in it")
 	case strings.HasPrefix(value, `\`):
@@ -352,6 +343,20 @@ func plainValue(value string) error {
 		return errors.New(`ends with a backslash: a value cannot go on in the next line`)
 	}
 	return nil
+}
+
+// notAssignable says why nothing can be assigned to an attribute; empty: it can.
+func notAssignable(s setting) string {
+	if reason := readOnly(s.label); reason != "" {
+		return reason
+	}
+	switch {
+	case s.key == nil:
+		return "unknown attribute" + DidYouMean(s.label, seedNames())
+	case s.key.Name == "kind":
+		return "the package says it: define package " + serverPackage + " or " + dummyPackage
+	}
+	return ""
 }
 
 // readOnly says why an attribute of a Mail::Bulkmail server cannot be set in a file.

@@ -60,103 +60,129 @@ func splitURL(s string) (u rawURL, ok bool) {
 	return u, true
 }
 
+// A urlReader reads the URL of one relay.
+type urlReader struct {
+	*loader
+	rawURL
+	kind string // the scheme in lower case
+	d    *draft
+}
+
 // readURL reads the URL of one relay. It returns nil where the text is too far
 // from a URL to say more about it.
 func (l *loader) readURL(s string, at place, label string) *draft {
-	problem := func(format string, args ...any) { l.problems.add(at, label, fmt.Sprintf(format, args...)) }
 	u, ok := splitURL(s)
+	r := urlReader{l, u, strings.ToLower(u.scheme), &draft{form: formURL, at: at, label: label, own: map[string]setting{}}}
 	if !ok {
-		problem("not a URL: want smtp://host:port (a blank in a password is written %%20)")
+		r.problem("not a URL: want smtp://host:port (a blank in a password is written %%20)")
 		return nil
 	}
-	kind := strings.ToLower(u.scheme)
-	switch kind {
+	switch r.kind {
 	case relay.KindSMTP, relay.KindSMTPS, relay.KindLMTP, relay.KindDummy:
 	default:
 		shown := ""
-		if scheme.MatchString(kind) {
-			shown = " " + kind
+		if scheme.MatchString(r.kind) {
+			shown = " " + r.kind
 		}
-		problem("unknown scheme%s: want smtp, smtps, lmtp or dummy", shown)
+		r.problem("unknown scheme%s: want smtp, smtps, lmtp or dummy", shown)
 		return nil
 	}
-	dummy := kind == relay.KindDummy
-	if u.misplaced && (u.fragment || (!dummy && u.path != "" && u.path != "/") || strangeQuery(u.query)) {
-		problem("the @ comes too late: in a password / ? # are written %%2F %%3F %%23")
+	if r.misplaced && (r.fragment || r.hasPath() && r.kind != relay.KindDummy || strangeQuery(r.query)) {
+		r.problem("the @ comes too late: in a password / ? # are written %%2F %%3F %%23")
 		return nil
 	}
-
-	d := &draft{form: formURL, at: at, label: label, own: map[string]setting{}}
-	wrong := func(key, reason string) {
-		l.problems.add(at, joinLabel(label, key), reason)
-		d.own[key] = setting{key: keyNamed(key), at: at, broken: true}
+	r.set("kind", r.kind)
+	if r.fragment {
+		r.problem("a # has no meaning here: in a value it is written %%23")
 	}
-	set := func(key, escaped string) {
-		value, err := url.PathUnescape(escaped)
-		_, said := d.own[key]
-		switch {
-		case said:
-			wrong(key, "said twice")
-		case err != nil:
-			wrong(key, "has a % that starts no escape: a percent sign is written %25")
-		case value == "":
-			wrong(key, "has no value")
-		default:
-			mask := u.misplaced || key == "host" || key == "port"
-			d.own[key] = setting{key: keyNamed(key), label: joinLabel(label, key), value: value, at: at, mask: mask}
-		}
-	}
-	set("kind", kind)
-	if u.fragment {
-		problem("a # has no meaning here: in a value it is written %%23")
-	}
-	if u.hasLogin {
-		user, password, both := strings.Cut(u.login, ":")
-		set("user", user)
+	if r.hasLogin {
+		user, password, both := strings.Cut(r.login, ":")
+		r.set("user", user)
 		if both {
-			set("password", password)
+			r.set("password", password)
 		}
 	}
+	if r.kind == relay.KindDummy {
+		r.file()
+	} else {
+		r.server()
+	}
+	for pair := range strings.SplitSeq(r.query, "&") {
+		if pair != "" {
+			r.pair(pair)
+		}
+	}
+	return r.d
+}
+
+func (r *urlReader) problem(format string, args ...any) {
+	r.problems.add(r.d.at, r.d.label, fmt.Sprintf(format, args...))
+}
+
+func (r *urlReader) wrong(key, reason string) {
+	r.problems.add(r.d.at, joinLabel(r.d.label, key), reason)
+	r.d.own[key] = setting{key: keyNamed(key), at: r.d.at, broken: true}
+}
+
+func (r *urlReader) set(key, escaped string) {
+	value, err := url.PathUnescape(escaped)
+	_, said := r.d.own[key]
 	switch {
-	case dummy && u.address != "":
-		problem("a dummy has no host: want dummy:///path/of/file")
-	case dummy:
-		if u.path != "" && u.path != "/" {
-			set("path", u.path)
-		}
-	case u.path != "" && u.path != "/":
-		problem("a relay has no path: settings follow a question mark, smtp://host?tries=3")
+	case said:
+		r.wrong(key, "said twice")
+	case err != nil:
+		r.wrong(key, "has a % that starts no escape: a percent sign is written %25")
+	case value == "":
+		r.wrong(key, "has no value")
+	default:
+		mask := r.misplaced || key == "host" || key == "port"
+		r.d.own[key] = setting{key: keyNamed(key), label: joinLabel(r.d.label, key), value: value, at: r.d.at, mask: mask}
 	}
-	if !dummy {
-		host, port, hasPort, ok := splitAddress(u.address)
-		switch {
-		case u.address == "":
-			problem("the host is missing: want %s://host", kind)
-		case !ok:
-			problem("want host, host:port or [IPv6 address]:port")
-		default:
-			set("host", host)
-			if hasPort {
-				set("port", port)
-			}
+}
+
+func (r *urlReader) hasPath() bool { return r.path != "" && r.path != "/" }
+
+// file reads where a dummy writes to.
+func (r *urlReader) file() {
+	switch {
+	case r.address != "":
+		r.problem("a dummy has no host: want dummy:///path/of/file")
+	case r.hasPath():
+		r.set("path", r.path)
+	}
+}
+
+// server reads where a server listens.
+func (r *urlReader) server() {
+	if r.hasPath() {
+		r.problem("a relay has no path: settings follow a question mark, smtp://host?tries=3")
+	}
+	host, port, hasPort, ok := splitAddress(r.address)
+	switch {
+	case r.address == "":
+		r.problem("the host is missing: want %s://host", r.kind)
+	case !ok:
+		r.problem("want host, host:port or [IPv6 address]:port")
+	default:
+		r.set("host", host)
+		if hasPort {
+			r.set("port", port)
 		}
 	}
-	for pair := range strings.SplitSeq(u.query, "&") {
-		if pair == "" {
-			continue
-		}
-		name, value, _ := strings.Cut(pair, "=")
-		key := keyNamed(name)
-		switch {
-		case key == nil:
-			l.problems.add(at, joinLabel(label, showUnknown(name)), unknownKey(name))
-		case key.fromHead && !dummy:
-			l.problems.add(at, joinLabel(label, name), "stands before the question mark: "+kind+"://host:port")
-		default:
-			set(name, value)
-		}
+}
+
+// pair reads one setting behind the question mark.
+func (r *urlReader) pair(pair string) {
+	name, value, _ := strings.Cut(pair, "=")
+	key := keyNamed(name)
+	switch {
+	case key == nil:
+		r.problems.add(r.d.at, joinLabel(r.d.label, showUnknown(name)), unknownKey(name))
+	case key.fromHead && r.kind != relay.KindDummy:
+		r.problems.add(r.d.at, joinLabel(r.d.label, name), "stands before the question mark: "+r.kind+"://host:port")
+	default:
+		r.set(name, value)
 	}
-	return d
 }
 
 // splitAddress takes host and port apart. ok is false where an IPv6 address

@@ -57,8 +57,8 @@ func miscounted() *Reply {
 }
 
 // prepare makes t the transaction of e: fresh results, and what can be refused
-// without asking the server is. It tells whether there is something to say.
-func (s *Session) prepare(t *transaction, e *Envelope) bool {
+// without asking the server is.
+func (s *Session) prepare(t *transaction, e *Envelope) {
 	*t = transaction{e: e, end: len(e.Recipients), rset: s.dirty, lmtp: s.d.LMTP, order: t.order[:0]}
 	if cap(e.Results) >= len(e.Recipients) {
 		e.Results = e.Results[:len(e.Recipients)]
@@ -78,7 +78,7 @@ func (s *Session) prepare(t *transaction, e *Envelope) bool {
 			e.Results[i] = Result{status, blame, r}
 		}
 		t.end = 0
-		return false
+		return
 	}
 	if n := s.caps.MaxRecipients; n > 0 && n < t.end {
 		t.end = n
@@ -102,7 +102,6 @@ func (s *Session) prepare(t *transaction, e *Envelope) bool {
 			t.said--
 		}
 	}
-	return t.said > 0
 }
 
 // refuseEnvelope says what is wrong with e whoever its recipients are: nobody

@@ -235,6 +235,43 @@ func (m *member) kick() {
 	}
 }
 
+// A writer writes what a share wants written.
+type writer struct {
+	*member
+	trouble bool          // the broker does not take it
+	yield   time.Duration // at most how long others go first when they were faster
+}
+
+// write writes until nothing more is wanted now, and returns when to ask again.
+func (w *writer) write(ctx context.Context) time.Duration {
+	for {
+		e, again := w.next(time.Now())
+		switch {
+		case e == nil && w.waits():
+			return echoTimeout
+		case e == nil && again <= 0:
+			return lookEvery
+		case e == nil:
+			return again
+		}
+		pause := time.Duration(0)
+		switch w.put(ctx, e) {
+		case putStored:
+			w.trouble, w.yield = false, yieldFirst
+		case putRefused:
+			pause, w.yield = rand.N(w.yield), min(2*w.yield, yieldLast)
+		case putUnknown:
+			if !w.trouble && ctx.Err() == nil {
+				w.fleet.o.Log.WarnContext(ctx, "broker does not take the allowance of a relay, trying on", "relay", w.name)
+			}
+			pause, w.trouble = retryAfter, true
+		}
+		if pause > 0 && !sleep(ctx, pause) {
+			return 0
+		}
+	}
+}
+
 // run writes what the share wants written.
 func (m *member) run(ctx context.Context) {
 	select {
@@ -246,40 +283,12 @@ func (m *member) run(ctx context.Context) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	looked := time.Now()
-	for trouble, yield := false, yieldFirst; ; {
-		for {
-			e, again := m.next(time.Now())
-			if e == nil {
-				if again <= 0 {
-					again = lookEvery
-				}
-				if m.waits() {
-					again = echoTimeout
-				}
-				timer.Reset(again)
-				break
-			}
-			switch m.put(ctx, e) {
-			case putStored:
-				trouble, yield = false, yieldFirst
-			case putRefused:
-				if !sleep(ctx, rand.N(yield)) {
-					return
-				}
-				yield = min(2*yield, yieldLast)
-			case putUnknown:
-				if ctx.Err() != nil {
-					return
-				}
-				if !trouble {
-					m.fleet.o.Log.WarnContext(ctx, "broker does not take the allowance of a relay, trying on", "relay", m.name)
-				}
-				trouble = true
-				if !sleep(ctx, retryAfter) {
-					return
-				}
-			}
+	for w := (writer{member: m, yield: yieldFirst}); ; {
+		again := w.write(ctx)
+		if ctx.Err() != nil {
+			return
 		}
+		timer.Reset(again)
 		// Not only when there is news: what the pool makes of it depends on more
 		// than this share, and a look a second is cheap.
 		if m.news(time.Now()) || time.Since(looked) >= lookEvery {

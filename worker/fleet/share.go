@@ -1,25 +1,10 @@
 package fleet
 
 import (
-	"encoding/json"
 	"sync"
 	"time"
 
 	"bulkmail/relay/caps"
-	"bulkmail/subjects"
-)
-
-const (
-	// A worker leases what lasts for about this, as fast as it sent of late.
-	leaseLasts = 500 * time.Millisecond
-	largest    = 1 << 16 // messages a lease, at most
-	fastest    = 8       // times the last lease, at most: an entry costs more than a guess
-	// What is not used for so long is given back, sooner if others want it;
-	// and what was sent is reported after so long, if no lease takes it along.
-	// Where there is a rate, both is sooner.
-	idleAfter   = 2 * time.Second
-	yieldAfter  = 20 * time.Millisecond
-	reportAfter = time.Second
 )
 
 // A share is what this worker has leased of one relay's allowance. It is the
@@ -73,16 +58,6 @@ type share struct {
 
 // calls counts what was said to the broker.
 type calls struct{ written, refused int }
-
-// An entry is one that is to be written.
-type entry struct {
-	serial                     uint64
-	expected                   uint64 // the revision that it replaces
-	value                      []byte
-	sent                       time.Time
-	leased, returned, reported int
-	wants                      bool
-}
 
 func newShare(worker string, silence time.Duration, limits caps.Limits, kick func()) *share {
 	return &share{worker: worker, silence: silence, limits: limits, kick: kick}
@@ -316,121 +291,6 @@ func (s *share) news(now time.Time) bool {
 	return changed
 }
 
-// next is the entry that is to be written now, or nil and the time after which
-// to ask again; 0: when something has happened.
-func (s *share) next(now time.Time) (*entry, time.Duration) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	switch {
-	case !s.known || s.revision < s.awaited:
-		return nil, 0
-	case s.unsettled != nil:
-		return s.unsettled, 0 // the same again: it replaces the same revision
-	case s.heard.IsZero():
-		// Nobody knows the broker's time: write what changes nothing.
-		return s.write(now, time.Time{}, s.ledger.clone(), &entry{}), 0
-	}
-	at := s.brokerTime(now)
-	l := s.ledger.clone()
-	wroteOff := l.writeOff(at, s.silence, s.worker)
-	e, again := &entry{}, soonest{}
-
-	if s.credit > 0 && (s.closed || again.due(s.used.Add(s.idle(l)).Sub(now))) {
-		e.returned = s.credit
-		s.wanted = false // what is not used for so long is not needed;
-		s.granted = true // if it is after all, let the pool ask again
-		if !s.closed {
-			s.size = max(s.size/2, s.limits.Envelope())
-		}
-	}
-	wants := false
-	if s.wanted && !s.closed && e.returned == 0 {
-		e.leased = s.amount(now, at, l)
-		if e.leased == 0 && s.wanted {
-			if w := l.Wait(at); w.Until.After(at) {
-				again.due(w.Until.Sub(at))
-			} else if w.Until.IsZero() && !w.Never {
-				again.due(s.silence / 3) // others hold it; perhaps they are gone
-				wants = s.credit+s.sending == 0 && s.limits.MaxRate == (caps.Rate{})
-			}
-		}
-	}
-	if s.counted > 0 && (e.leased+e.returned > 0 || s.closed || s.credit+s.sending == 0 || again.due(s.since.Add(s.report(l)).Sub(now))) {
-		e.reported = s.counted
-	}
-	renew := s.credit+s.sending+s.counted > 0 && again.due(s.confirmed.Add(s.silence/3).Sub(now))
-	news := wants && !l.workers[s.worker].Wants
-	if e.leased+e.returned+e.reported == 0 && !renew && !(wroteOff && s.wanted) && !news {
-		return nil, again.d
-	}
-	e.wants = wants
-	return s.write(now, at, l, e), 0
-}
-
-// amount is how many messages to lease: what lasts for a while, no more than a
-// crash may waste, and not all that is left while others may want it. Caller holds
-// mu.
-func (s *share) amount(now, at time.Time, l *ledger) int {
-	left := l.Left(at)
-	if left <= 0 {
-		return 0
-	}
-	room := s.limits.Lease() - s.credit
-	if room <= 0 {
-		s.wanted = false
-		return 0
-	}
-	if s.size == 0 {
-		s.size = s.limits.Envelope()
-	} else if lasted := now.Sub(s.leased); lasted < leaseLasts {
-		s.size = min(s.size*int(min(fastest, leaseLasts/max(lasted, time.Microsecond))), largest)
-	} else if lasted > 4*leaseLasts {
-		s.size = max(s.size/2, s.limits.Envelope())
-	}
-	fair := left / (2 * max(1, len(l.workers)))
-	s.size = min(s.size, s.limits.Lease())
-	return min(s.size, max(fair, s.limits.Envelope()), left, room)
-}
-
-// write makes e the entry that is to be written, over l. Caller holds mu.
-func (s *share) write(now, at time.Time, l *ledger, e *entry) *entry {
-	s.serial++
-	e.serial, e.expected, e.sent = s.serial, s.revision, now
-	s.credit -= e.returned
-	s.counted -= e.reported
-	if e.leased > 0 {
-		s.wanted, s.leased = false, now
-		l.Take(at, e.leased)
-	}
-	if e.returned > 0 {
-		l.Settle(at, e.returned, 0)
-	}
-	l.fresh += e.reported
-	held := s.credit + s.sending + s.counted + e.leased
-	l.workers[s.worker] = subjects.RelayShare{Held: held, Serial: e.serial, Wants: e.wants}
-	stored := l.entry()
-	stored.Addr = s.addr
-	value, err := json.Marshal(stored)
-	if err != nil {
-		panic(err) // numbers, names and times
-	}
-	e.value = value
-	s.unsettled = e
-	s.calls.written++
-	return e
-}
-
-// idle is after what time credit is given back. Caller holds mu.
-func (s *share) idle(l *ledger) time.Duration {
-	if l.wants(s.worker) {
-		return l.soon(yieldAfter, 100)
-	}
-	return l.soon(idleAfter, 100)
-}
-
-// report is after what time messages are reported. Caller holds mu.
-func (s *share) report(l *ledger) time.Duration { return l.soon(reportAfter, 200) }
-
 // close has everything given back that is not in flight.
 func (s *share) close() {
 	s.mu.Lock()
@@ -458,19 +318,4 @@ func (s *share) done() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.unsettled == nil && s.credit+s.sending+s.counted == 0 || !s.known
-}
-
-// soonest is the least of the times until something is due; 0: nothing is.
-type soonest struct{ d time.Duration }
-
-// due tells whether something that is due in d is due now, and remembers it if
-// not.
-func (s *soonest) due(d time.Duration) bool {
-	if d <= 0 {
-		return true
-	}
-	if s.d == 0 || d < s.d {
-		s.d = d
-	}
-	return false
 }

@@ -166,6 +166,12 @@ func (o Options) checkBroker(p *Problems) {
 	if strings.ContainsAny(o.NATSInbox, "*> \t") || slices.Contains(strings.Split(o.NATSInbox, "."), "") && o.NATSInbox != "" {
 		p.add("NATSInbox", "%q is no prefix of a subject; use for example _INBOX_worker", o.NATSInbox)
 	}
+	o.checkBrokerFiles(p)
+}
+
+// checkBrokerFiles sees that the files which a connection to the broker takes hold
+// what they should.
+func (o Options) checkBrokerFiles(p *Problems) {
 	for _, named := range []struct {
 		field, file string
 		wrong       func(content []byte) string // empty: nothing
