@@ -24,6 +24,11 @@ var Plain string
 //go:embed multipart.eml
 var Multipart string
 
+// Rowers is a list with names and who is a member, for the newsletter.
+//
+//go:embed rowers.csv
+var Rowers string
+
 // Newsletter is a template of letters: plain text and HTML, an attachment, a link
 // to unsubscribe.
 //

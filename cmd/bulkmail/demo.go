@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -27,6 +26,7 @@ const demoTimeout = 55 * time.Second
 
 const (
 	demoCampaign = "demo"
+	demoLetters  = "demo-letters"
 	demoCap      = 50 // max_messages of the small relay
 	demoRefused  = "cobalt-press.test"
 	demoNamed    = 10 // recipients unaccounted for that are named
@@ -38,9 +38,10 @@ func newDemo(s *streams) *cobra.Command {
 		Use:   "demo",
 		Short: "See a list of 2,000 go through a broker, two workers and three relays",
 		Long: `Run everything in this process, on loopback and in a temporary folder: a broker,
-three SMTP servers with different manners, two workers. Publish a list of 2,000
-made-up recipients, watch it, and print a table in which everybody is accounted
-for. The exit code is 0 only if everybody is.`,
+three SMTP servers with different manners, two workers. Publish a message to 2,000
+made-up recipients and a newsletter to twelve, who get a letter of their own each;
+watch it, and print a table in which everybody is accounted for, and one of the
+letters. The exit code is 0 only if everybody is.`,
 		Example: `  bulkmail demo`,
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -111,8 +112,9 @@ func runDemo(ctx context.Context, s *streams, verbose bool) (err error) {
 
 	relays := demoRelays()
 	var urls []string
+	var letter demoLetter
 	for _, r := range relays {
-		r.options.Log = log
+		r.options.Log, r.options.Message = log, letter.from(r.name)
 		if r.server, err = sink.Start(r.options); err != nil {
 			return err
 		}
@@ -126,6 +128,9 @@ func runDemo(ctx context.Context, s *streams, verbose bool) (err error) {
 	}
 	o := runner.Options{NATSURL: b.URL(), RelayURLs: strings.Join(urls, " "), Batches: 4, OutcomesMaxAge: 2 * time.Hour,
 		RetryDelays: []time.Duration{2 * time.Second}, RetryFor: time.Hour, DrainTimeout: 5 * time.Second, HTTP: runner.HTTPOff, Log: log}
+	if err := demoKeys(dir, &o); err != nil {
+		return err
+	}
 	stop, err := demoWorkers(ctx, o)
 	if err != nil {
 		return err
@@ -138,24 +143,50 @@ func runDemo(ctx context.Context, s *streams, verbose bool) (err error) {
 	}
 	defer cl.nc.Close()
 	campaigns := cl.campaigns(s)
-	summary, err := demoPublish(ctx, s, campaigns)
-	err = errors.Join(err, stop())
-	return errors.Join(err, accountForAll(context.WithoutCancel(ctx), s, campaigns, summary, relays))
-}
-
-// demoPublish publishes the shipped list and waits for everybody.
-func demoPublish(ctx context.Context, s *streams, campaigns *campaign.Client) (*campaign.Summary, error) {
-	_, err := publish(ctx, s, campaigns, campaign.Publication{
-		Campaign: demoCampaign, From: "news@example.com", Message: testdata.Plain, List: of("the shipped list", demoList()), BatchSize: 100,
-	})
-	if err != nil {
-		return new(campaign.Summary), err
-	}
-	summary, err := follow(ctx, s, campaigns, demoCampaign)
+	mailings := demoMailings()
+	err = demoPublish(ctx, s, campaigns, mailings)
 	if ctx.Err() != nil {
 		err = fmt.Errorf("the demo ended before everybody had a final outcome: %w", ctx.Err())
 	}
-	return cmp.Or(summary, new(campaign.Summary)), err
+	err = errors.Join(err, stop())
+	if err = errors.Join(err, accountForAll(context.WithoutCancel(ctx), s, campaigns, mailings, relays)); err != nil {
+		return err
+	}
+	return letter.print(s.out)
+}
+
+// A demoMailing is a campaign of the demo.
+type demoMailing struct {
+	campaign.Publication
+	list    func() iter.Seq2[campaign.Recipient, error]
+	summary campaign.Summary
+}
+
+func demoMailings() []*demoMailing {
+	return []*demoMailing{
+		{list: demoList, Publication: campaign.Publication{Campaign: demoCampaign, Message: testdata.Plain, BatchSize: 100}},
+		{list: demoRowers, Publication: campaign.Publication{Campaign: demoLetters, Message: testdata.Newsletter, Letters: true, ListID: "rowers"}},
+	}
+}
+
+// demoPublish publishes the shipped lists and waits for everybody.
+func demoPublish(ctx context.Context, s *streams, campaigns *campaign.Client, mailings []*demoMailing) error {
+	for _, m := range mailings {
+		m.From, m.List = "news@example.com", of("the shipped list", m.list())
+		if _, err := publish(ctx, s, campaigns, m.Publication); err != nil {
+			return err
+		}
+	}
+	for _, m := range mailings {
+		summary, err := follow(ctx, s, campaigns, m.Campaign)
+		if summary != nil {
+			m.summary = *summary
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func demoList() iter.Seq2[campaign.Recipient, error] {
@@ -193,94 +224,4 @@ func demoWorkers(ctx context.Context, o runner.Options) (stop func() error, err 
 		}
 	}
 	return stop, nil
-}
-
-// accountForAll compares the list, the outcomes and the relays' own counts, and
-// prints the closing tables.
-func accountForAll(ctx context.Context, s *streams, campaigns *campaign.Client, summary *campaign.Summary, relays []*demoRelay) error {
-	var problems []error
-	accepted := make(map[string]int) // by relay, from the outcomes
-	byAttempt := make(map[int]int)
-	outcomes := make(map[string][]subjects.Status) // by mailbox
-	for o, err := range campaigns.Outcomes(ctx, demoCampaign, campaign.Filter{}) {
-		if err != nil {
-			return err
-		}
-		mailbox := campaign.Recipient{Address: o.Recipient}.Mailbox()
-		outcomes[mailbox] = append(outcomes[mailbox], o.Status)
-		if o.Status == subjects.Accepted {
-			accepted[o.Relay]++
-			byAttempt[o.Attempt]++
-		}
-	}
-	t := newTable("relay", "#accepted", "#deferred", "#rejected", "#cap", "#its own count", "manners")
-	for _, r := range relays {
-		of, counts := summary.Relays[r.name], r.server.Counts()
-		most := "-"
-		if r.name == "small" {
-			most = number(demoCap)
-			if counts.Accepted > demoCap {
-				problems = append(problems, fmt.Errorf("relay %s took %d recipients, its cap is %d", r.name, counts.Accepted, demoCap))
-			}
-		}
-		t.row(r.name, accepted[r.name], of[subjects.Deferred], of[subjects.Rejected], most, int(counts.Accepted), r.manners)
-		if accepted[r.name] != int(counts.Accepted) {
-			problems = append(problems, fmt.Errorf("relay %s took %d recipients, the journals say %d", r.name, counts.Accepted, accepted[r.name]))
-		}
-	}
-	fmt.Fprintln(s.out)
-	if err := t.print(s.out); err != nil {
-		return err
-	}
-	total, unaccounted, by := 0, 0, make(map[subjects.Status]int)
-	for recipient, err := range demoList() {
-		if err != nil {
-			return err
-		}
-		total++
-		if err := accountFor(recipient.Address, outcomes[recipient.Mailbox()], by); err != nil {
-			if unaccounted++; unaccounted <= demoNamed {
-				problems = append(problems, err)
-			}
-		}
-	}
-	if more := unaccounted - demoNamed; more > 0 {
-		problems = append(problems, fmt.Errorf("and so on, %s more", number(more)))
-	}
-	fmt.Fprintln(s.out)
-	t = newTable("outcome", "#recipients")
-	for _, status := range subjects.Statuses() {
-		if by[status] > 0 {
-			t.row(string(status), by[status])
-		}
-		for _, attempt := range sortedKeys(byAttempt) {
-			if status == subjects.Accepted {
-				t.row(fmt.Sprintf("  at attempt %d", attempt), byAttempt[attempt])
-			}
-		}
-	}
-	t.row("total", total)
-	if err := t.print(s.out); err != nil {
-		return err
-	}
-	if len(problems) > 0 {
-		return errors.Join(problems...)
-	}
-	_, err := fmt.Fprintf(s.out, "\nevery one of %s is accounted for\n", count(total, "recipient", "recipients"))
-	return err
-}
-
-// accountFor checks that a recipient has exactly one outcome and that it is
-// final.
-func accountFor(recipient string, outcomes []subjects.Status, by map[subjects.Status]int) error {
-	switch {
-	case len(outcomes) == 0:
-		return fmt.Errorf("%s is unaccounted for", recipient)
-	case len(outcomes) > 1:
-		return fmt.Errorf("%s has %d outcomes", recipient, len(outcomes))
-	case !outcomes[0].Final():
-		return fmt.Errorf("%s is %s, which is not final", recipient, outcomes[0])
-	}
-	by[outcomes[0]]++
-	return nil
 }

@@ -9,7 +9,6 @@ import (
 
 	"bulkmail/relay/sink"
 	"bulkmail/subjects"
-	"bulkmail/subjects/campaign"
 )
 
 func TestARecipientNeedsExactlyOneFinalOutcome(t *testing.T) {
@@ -129,7 +128,7 @@ func account(t *testing.T, entries map[string]subjects.Entry, relays ...*demoRel
 	var printed strings.Builder
 	s := discard()
 	s.out = &printed
-	err = accountForAll(t.Context(), s, c.campaigns(s), new(campaign.Summary), relays)
+	err = accountForAll(t.Context(), s, c.campaigns(s), demoMailings()[:1], relays)
 	return printed.String(), err
 }
 
