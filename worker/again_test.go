@@ -167,8 +167,9 @@ func TestWhenNoRelayCanTakeAnythingTheBatchGoesBackUncounted(t *testing.T) {
 func TestWhileNoRelayCanTakeAnythingNothingIsPulledAndWhatWasComesBackInTime(t *testing.T) {
 	t.Parallel()
 	h := newHouse(t)
-	const hint = 11 * time.Second // longer than anybody waits with a batch in hand
-	soon := openSink(t, sink.Options{}, "MAIL=421 4.7.0 try again in 11 seconds")
+	const hint = 2 * time.Second
+	h.waits.Stall = hint / 20 // longer than that nobody waits with a batch in hand
+	soon := openSink(t, sink.Options{}, "MAIL=421 4.7.0 try again in 2 seconds")
 	late := openSink(t, sink.Options{}, "MAIL=421 4.7.0 try again in 1 hour")
 	e := h.hire(t, worker.Options{}, smtpRelay(t, "late", late.Addr()), smtpRelay(t, "soon", soon.Addr()))
 	first, second := people(50, "example.net"), people(50, "example.org")
@@ -299,6 +300,7 @@ func TestAWorkerWaitsForItsBroker(t *testing.T) {
 	t.Parallel()
 	b := startBroker(t, "127.0.0.1:0", t.TempDir())
 	h := join(t, b.URL())
+	h.waits.Open = time.Second
 	address := b.URL()[len("nats://"):]
 	nc, js := connect(t, b.URL())
 	if err := b.Close(); err != nil {
@@ -317,6 +319,7 @@ func TestAWorkerWaitsForItsBroker(t *testing.T) {
 	h.publish(t, "c", envelope.Batch{ID: "1", Recipients: envelope.To(people(3, "example.net")...)})
 	h.ledger(t, "c", "1").until(subjects.Done)
 	onceEach(t, post.seen(), people(3, "example.net"))
+	e.leave(t) // while there is a broker to tell
 }
 
 func TestABrokerWithoutJetStreamIsToldHowToStart(t *testing.T) {

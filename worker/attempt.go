@@ -13,9 +13,6 @@ import (
 )
 
 const (
-	// stallKept is how long a batch is kept in hand while no relay can take
-	// anything. If that takes longer it goes back to the queue.
-	stallKept = 10 * time.Second
 	// stallDelay is the longest that such a batch stays there. No worker pulls
 	// before relays can take something, but that may change at any time, and the
 	// batch has to be there then.
@@ -449,7 +446,7 @@ func (a *attempt) Stalled(until time.Time, why error) {
 	if until.IsZero() {
 		until = now.Add(time.Minute) // somebody must act; look again in a while
 	}
-	if until.Sub(now) <= stallKept {
+	if until.Sub(now) <= a.worker.waits.stall {
 		return
 	}
 	if a.worker.gate.shut(until) {

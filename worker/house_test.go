@@ -27,6 +27,7 @@ type house struct {
 	nc    *nats.Conn
 	js    jetstream.JetStream
 	names subjects.Names
+	waits worker.Waits // of the workers; where it is 0, a batch that could not be begun comes back sooner
 }
 
 // patience is how long anything may take before a test fails.
@@ -122,6 +123,8 @@ func (h *house) hireOver(t testing.TB, nc *nats.Conn, js jetstream.JetStream, o 
 	ctx, quit := context.WithCancel(context.Background())
 	e.quit = quit
 	e.worker = worker.New(js, h.names, e.pool, o)
+	e.worker.Shorten(worker.Waits{Trouble: 200 * time.Millisecond})
+	e.worker.Shorten(h.waits)
 	go func() { e.done <- e.worker.Run(ctx) }()
 	t.Cleanup(func() { e.leave(t) })
 	return e

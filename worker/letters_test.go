@@ -194,7 +194,8 @@ func TestALetterThatIsSentAgainIsTheSameLetter(t *testing.T) {
 			t.Parallel()
 			h, post := newHouse(t), openLetterbox(t, rule)
 			o, by := signing(t)
-			h.hire(t, worker.Options{Letters: o, RetryDelays: worker.Schedule{1100 * time.Millisecond}}, post.relay(t))
+			h.hireWith(t, worker.Options{Letters: o, RetryDelays: worker.Schedule{1100 * time.Millisecond}},
+				relay.Options{Backoff: time.Millisecond, DialBackoff: time.Millisecond}, post.relay(t))
 			h.publish(t, "c", envelope.Batch{ID: "1", Message: greeting, Data: `{"month":"May"}`, Recipients: []envelope.Recipient{
 				letterTo("ann@example.net", "Ann", `{"first":"Ann"}`), letterTo("bob@example.org", "Bob", `{"first":"Bob"}`),
 			}})

@@ -13,9 +13,6 @@ import (
 )
 
 const (
-	// troubleDelay is how long a batch waits when the broker would not let us
-	// begin with it.
-	troubleDelay = 5 * time.Second
 	// laterDelay is how long a batch waits that only a later release can send.
 	laterDelay = time.Minute
 	// garbageDelay is how long a batch waits whose journal cannot be read.
@@ -164,9 +161,9 @@ type campaignVersion struct {
 // unread returns a batch whose journal could not be read.
 func (w *Worker) unread(ctx context.Context, d *delivery, err error) {
 	if _, broker := errors.AsType[*journal.BrokerError](err); broker {
-		w.gate.shut(time.Now().Add(troubleDelay)) // other batches would fare no better
+		w.gate.shut(time.Now().Add(w.waits.trouble)) // other batches would fare no better
 		w.journalTrouble(err)
-		d.nak(ctx, troubleDelay)
+		d.nak(ctx, w.waits.trouble)
 		return
 	}
 	if _, said := w.garbage.LoadOrStore(d.campaign+"."+d.batch, true); !said {
@@ -205,8 +202,8 @@ func (w *Worker) refused(ctx context.Context, d *delivery, err error) {
 
 // postpone returns a batch that could not be begun through no fault of its own.
 func (w *Worker) postpone(ctx context.Context, d *delivery, err error) {
-	w.log.WarnContext(ctx, "batch not begun, it comes back", "campaign", d.campaign, "batch", d.batch, "error", err, "again_in", troubleDelay)
-	d.nak(ctx, troubleDelay)
+	w.log.WarnContext(ctx, "batch not begun, it comes back", "campaign", d.campaign, "batch", d.batch, "error", err, "again_in", w.waits.trouble)
+	d.nak(ctx, w.waits.trouble)
 }
 
 // leave leaves the batch to whoever holds it. It must be neither acked nor
@@ -235,7 +232,7 @@ func (w *Worker) settle(ctx context.Context, d *delivery, a *attempt, left Tally
 	if v.Action != Nak && len(a.expired) > 0 && a.hold.Flush(ctx) == nil {
 		if err := w.storeExpired(ctx, d, a); err != nil {
 			w.log.ErrorContext(ctx, "dead letter not stored, the batch comes back for it", "campaign", d.campaign, "batch", d.batch, "error", err)
-			v = Verdict{Action: Nak, Delay: troubleDelay}
+			v = Verdict{Action: Nak, Delay: w.waits.trouble}
 		}
 	}
 	if err := a.hold.Close(ctx, v.Action != Nak); err != nil {

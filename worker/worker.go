@@ -207,6 +207,7 @@ type Worker struct {
 	log   *slog.Logger
 
 	policy policy
+	waits  waits
 
 	// Set by Run before the first slot starts.
 	journal   *journal.Journal
@@ -227,12 +228,21 @@ type Worker struct {
 	garbage       sync.Map // campaign and batch of journals that cannot be read: those that were logged
 }
 
+// waits is how long a worker waits for what. Only tests want other waits than
+// everybody's.
+type waits struct {
+	open    time.Duration // one try to find or make what it needs on the broker
+	trouble time.Duration // a batch in the queue when the broker would not let us begin with it
+	stall   time.Duration // a batch in hand while no relay can take anything; beyond that it goes back to the queue
+}
+
 // New returns a worker that sends through pool.
 func New(js jetstream.JetStream, names subjects.Names, pool Pool, o Options) *Worker {
 	o = o.withDefaults()
 	return &Worker{
 		js: js, names: names, pool: pool, o: o, log: o.Log.With("worker", o.Name),
 		policy: policy{RetryDelays: o.RetryDelays, RetryFor: o.RetryFor, InDoubt: o.InDoubt},
+		waits:  waits{open: 10 * time.Second, trouble: 5 * time.Second, stall: 10 * time.Second},
 	}
 }
 
@@ -336,7 +346,7 @@ func (w *Worker) connect(ctx context.Context) (jetstream.Consumer, error) {
 }
 
 func (w *Worker) open(ctx context.Context) (jetstream.Consumer, error) {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, w.waits.open)
 	defer cancel()
 	if err := subjects.Provision(ctx, w.js, w.names, w.o.Provision, w.log); err != nil {
 		return nil, err

@@ -113,13 +113,9 @@ const (
 	headerDate     = "Bulkmail-Date"     // of a claim: [Stamp.Date]
 )
 
-const (
-	// appendTimeout bounds one try of an append.
-	appendTimeout = 5 * time.Second
-	// slowAppend is when an append takes so long that the broker may be away:
-	// what is sent from now on might never be recorded.
-	slowAppend = 250 * time.Millisecond
-)
+// slowAppend is when an append takes so long that the broker may be away: what is
+// sent from now on might never be recorded.
+const slowAppend = 250 * time.Millisecond
 
 // A Journal reads and writes the journals of all batches. It is safe for
 // concurrent use.
@@ -128,6 +124,8 @@ type Journal struct {
 	stream jetstream.Stream
 	names  subjects.Names
 	worker string
+
+	tryFor time.Duration // bounds one try of an append; only tests want another bound
 
 	// Appended, if not nil, is told of every entry that was written, and how
 	// long that took with all tries. It must not wait, nor keep the entry. Set it before the first
@@ -141,7 +139,7 @@ func New(ctx context.Context, js jetstream.JetStream, names subjects.Names, work
 	if err != nil {
 		return nil, fmt.Errorf("journal: %w", err)
 	}
-	return &Journal{js: js, stream: stream, names: names, worker: worker}, nil
+	return &Journal{js: js, stream: stream, names: names, worker: worker, tryFor: 5 * time.Second}, nil
 }
 
 // Kept is how long entries are kept; 0: for ever.
@@ -367,7 +365,7 @@ func (j *Journal) named(err error) error {
 }
 
 func (h *Hold) try(ctx context.Context, msg *nats.Msg) (uint64, error) {
-	ctx, cancel := context.WithTimeout(ctx, appendTimeout)
+	ctx, cancel := context.WithTimeout(ctx, h.journal.tryFor)
 	defer cancel()
 	ack, err := h.journal.js.PublishMsg(ctx, msg, jetstream.WithExpectLastSequencePerSubject(h.last))
 	if err == nil {

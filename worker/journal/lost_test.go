@@ -13,6 +13,9 @@ import (
 	"bulkmail/worker/journal"
 )
 
+// answerLost is how long these tests wait for an answer until it is lost.
+const answerLost = 500 * time.Millisecond
+
 // A connection that breaks after the broker took an entry and before it said so
 // must not make the writer believe that somebody else wrote it.
 func TestAnAppendWhoseAnswerWasLostIsRecognised(t *testing.T) {
@@ -20,6 +23,7 @@ func TestAnAppendWhoseAnswerWasLostIsRecognised(t *testing.T) {
 	url := startBroker(t)
 	w := layWire(t, url)
 	j := open(t, w.url(), "w")
+	j.TryFor(answerLost)
 	next := follow(t, url, "1")
 	troubles := make(chan error, 10)
 	h, err := j.Claim(t.Context(), read(t, j, "1"), journal.Delivery{Sequence: 1, Count: 1}, func(why error) { troubles <- why })
@@ -71,6 +75,7 @@ func TestAnAppendWhoseAnswerWasLostDoesNotTakeTheBatchBack(t *testing.T) {
 	url := startBroker(t)
 	w := layWire(t, url)
 	j, other := open(t, w.url(), "w1"), open(t, url, "w2")
+	j.TryFor(answerLost)
 	next := follow(t, url, "1")
 	h := claim(t, j, "1", 1)
 	next()
@@ -96,6 +101,7 @@ func TestAClaimWhoseAnswerWasLostIsRecognised(t *testing.T) {
 	url := startBroker(t)
 	w := layWire(t, url)
 	j := open(t, w.url(), "w")
+	j.TryFor(answerLost)
 	next := follow(t, url, "1")
 	s := read(t, j, "1")
 	w.setDeaf(true)
