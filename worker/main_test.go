@@ -23,7 +23,7 @@ import (
 
 	"bulkmail/relay"
 	"bulkmail/subjects"
-	"bulkmail/subjects/broker/brokertest"
+	"bulkmail/testdata/testrun"
 	"bulkmail/worker"
 )
 
@@ -36,7 +36,8 @@ func TestMain(m *testing.M) {
 		}
 		return
 	}
-	brokertest.AtOnce(6)
+	testrun.AtOnce(6)
+	testrun.RapidChecks(100, 30)
 	goleak.VerifyTestMain(m)
 }
 

@@ -8,6 +8,7 @@ import (
 	"bulkmail/envelope"
 	"bulkmail/relay/sink"
 	"bulkmail/subjects"
+	"bulkmail/testdata/testrun"
 	"bulkmail/worker"
 )
 
@@ -15,7 +16,8 @@ import (
 // its own, so that neither the broker's nor the sink's memory is counted.
 func TestALongListBehindASlowRelayTakesLittleMemory(t *testing.T) {
 	t.Parallel()
-	const batches, each, limit = 200, 1000, 64 << 20
+	const each, limit = 1000, 64 << 20
+	batches := testrun.InFull(200, 60)
 	h := newHouse(t)
 	tick := make(chan struct{}, batches*each)
 	post := openSink(t, sink.Options{Delay: 3 * time.Millisecond, Recorder: func(sink.Transaction) { tick <- struct{}{} }})

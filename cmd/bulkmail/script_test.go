@@ -27,7 +27,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/rogpeppe/go-internal/testscript"
 
-	"bulkmail/subjects/broker/brokertest"
+	"bulkmail/testdata/testrun"
 )
 
 // patience bounds every wait for a program; it is long because the machine may
@@ -46,7 +46,7 @@ func TestMain(m *testing.M) {
 type sixAtOnce struct{ *testing.M }
 
 func (m sixAtOnce) Run() int {
-	brokertest.AtOnce(6)
+	testrun.AtOnce(6)
 	return m.M.Run()
 }
 

@@ -6,6 +6,8 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+
+	"bulkmail/testdata/testrun"
 )
 
 const eximConfig = `
@@ -95,7 +97,7 @@ func TestExim(t *testing.T) {
 			addr, log := startExim(t, c.pipelining)
 			d := plainDialer(addr)
 			d.Overlap = c.overlap
-			envelopes := mixedEnvelopes(t, 200, 20)
+			envelopes := mixedEnvelopes(t, testrun.InFull(200, 50), 20)
 			results := sendAll(t, d, envelopes, 3)
 			compare(t, envelopes, results, logged(t, log, eximReceived, countAccepted(results)))
 			underTheirSender(t, log, eximSender)

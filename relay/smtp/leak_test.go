@@ -7,15 +7,14 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"bulkmail/testdata/testrun"
 )
 
 // Ten thousand connections that fail in every way leave nothing behind. Not
 // parallel: it counts the process' descriptors.
 func TestFailedConnectionsLeaveNoDescriptor(t *testing.T) {
-	n := 10000
-	if testing.Short() {
-		n = 1000
-	}
+	n := testrun.InFull(10000, 1000)
 	var mu sync.Mutex
 	turn := 0
 	addr := serve(t, func(conn net.Conn) {

@@ -1,17 +1,15 @@
 package smtp
 
 import (
-	"flag"
 	"testing"
 
 	"go.uber.org/goleak"
+
+	"bulkmail/testdata/testrun"
 )
 
 func TestMain(m *testing.M) {
-	flag.Parse()
-	// A hundred random servers are too few; one costs half a millisecond.
-	if f := flag.Lookup("rapid.checks"); f.Value.String() == f.DefValue {
-		_ = flag.Set("rapid.checks", "2000")
-	}
+	testrun.AtOnce(6)
+	testrun.RapidChecks(2000, 300) // a hundred random servers are too few; one costs half a millisecond
 	goleak.VerifyTestMain(m)
 }

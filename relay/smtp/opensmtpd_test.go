@@ -6,6 +6,8 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+
+	"bulkmail/testdata/testrun"
 )
 
 // Written when a message is committed, a line for each recipient.
@@ -54,10 +56,11 @@ match from any for rcpt-to regex "^ok" action "nowhere"
 
 // OpenSMTPD does not offer PIPELINING and cuts sessions that use it.
 func TestOpenSMTPD(t *testing.T) {
+	t.Parallel()
 	addr, log := startOpenSMTPD(t)
 	d := plainDialer(addr)
 	d.Overlap = OverlapOn
-	envelopes := mixedEnvelopes(t, 200, 8)
+	envelopes := mixedEnvelopes(t, testrun.InFull(200, 50), 8)
 	for _, e := range envelopes {
 		for i := range e.Recipients { // it knows no temporary refusals by name
 			e.Recipients[i].Mailbox = strings.Replace(e.Recipients[i].Mailbox, "later", "never", 1)

@@ -8,6 +8,8 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+
+	"bulkmail/testdata/testrun"
 )
 
 const postfixMain = `
@@ -128,6 +130,7 @@ func postfixSenders(t *testing.T, log string) {
 }
 
 func TestPostfix(t *testing.T) {
+	t.Parallel()
 	addr, log := startPostfix(t, "")
 	_, port, err := net.SplitHostPort(addr)
 	if err != nil {
@@ -152,7 +155,7 @@ func TestPostfix(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			d := c.dialer
 			d.Addr, d.Domain, d.Tries = "localhost:"+port, "client.test", 3
-			envelopes := mixedEnvelopes(t, 120, 25)
+			envelopes := mixedEnvelopes(t, testrun.InFull(120, 30), 25)
 			for _, e := range envelopes {
 				for r := range e.Recipients {
 					e.Recipients[r].Mailbox = strings.Replace(e.Recipients[r].Mailbox, "@", fmt.Sprintf("-%d@", i), 1)
@@ -174,18 +177,20 @@ func TestPostfix(t *testing.T) {
 // The default limits of errors cut sessions short in mid-envelope; that costs
 // nobody a verdict.
 func TestPostfixCutsSessionsAfterTwentyErrors(t *testing.T) {
+	t.Parallel()
 	addr, log := startPostfix(t, "smtpd_soft_error_limit = 1000\nsmtpd_hard_error_limit = 20\nsmtpd_discard_ehlo_keywords = chunking")
 	d := plainDialer(addr)
 	d.Overlap = OverlapOn
-	envelopes := mixedEnvelopes(t, 100, 30)
+	envelopes := mixedEnvelopes(t, testrun.InFull(100, 40), 30)
 	results := sendAll(t, d, envelopes, 2)
 	compare(t, envelopes, results, logged(t, log, postfixSent, countAccepted(results)))
 	postfixSenders(t, log)
 }
 
 func TestPostfixWithoutPipelining(t *testing.T) {
+	t.Parallel()
 	addr, log := startPostfix(t, "smtpd_discard_ehlo_keywords = pipelining, dsn, etrn")
-	envelopes := mixedEnvelopes(t, 60, 10)
+	envelopes := mixedEnvelopes(t, testrun.InFull(60, 20), 10)
 	results := sendAll(t, plainDialer(addr), envelopes, 2)
 	compare(t, envelopes, results, logged(t, log, postfixSent, countAccepted(results)))
 	postfixSenders(t, log)

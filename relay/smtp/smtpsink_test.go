@@ -7,6 +7,8 @@ import (
 	"regexp"
 	"testing"
 	"time"
+
+	"bulkmail/testdata/testrun"
 )
 
 // What smtp-sink dumps of each message it took.
@@ -62,7 +64,7 @@ func TestSMTPSink(t *testing.T) {
 			d.LMTP = c.lmtp
 			d.Overlap = OverlapOn
 			d.Timeout = 20 * time.Second
-			envelopes := mixedEnvelopes(t, 5, 40)
+			envelopes := mixedEnvelopes(t, testrun.InFull(5, 2), 40)
 			wanted := 0
 			for i, e := range envelopes {
 				s, err := d.Dial(t.Context())
@@ -110,7 +112,7 @@ func TestSMTPSinkInALongRun(t *testing.T) {
 	for _, overlap := range []Overlap{OverlapOff, OverlapOn, OverlapAuto} {
 		d := plainDialer(addr)
 		d.Overlap = overlap
-		envelopes := mixedEnvelopes(t, 300, 30)
+		envelopes := mixedEnvelopes(t, testrun.InFull(300, 100), 30)
 		results := sendAll(t, d, envelopes, 4)
 		total := 0
 		for _, e := range envelopes {

@@ -17,10 +17,12 @@ import (
 	"bulkmail/subjects"
 	"bulkmail/subjects/broker"
 	"bulkmail/subjects/broker/brokertest"
+	"bulkmail/testdata/testrun"
 )
 
 func TestMain(m *testing.M) {
-	brokertest.AtOnce(6)
+	testrun.AtOnce(6)
+	testrun.RapidChecks(100, 30)
 	goleak.VerifyTestMain(m)
 }
 
@@ -256,7 +258,7 @@ func TestARateHoldsForAllWorkersTogetherAndIsUsed(t *testing.T) {
 	for _, rate := range []relay.Rate{{Messages: 14, Per: time.Second}, {Messages: 2000, Per: time.Second}} {
 		t.Run(rate.String(), func(t *testing.T) {
 			t.Parallel()
-			url, _ := openBucket(t, true)
+			url, _ := openBucket(t, false)
 			b := &book{latency: 2 * time.Millisecond}
 			var workers []*hired
 			for i := range 8 {
@@ -274,15 +276,16 @@ func TestARateHoldsForAllWorkersTogetherAndIsUsed(t *testing.T) {
 			if most > rate.Messages {
 				t.Errorf("%d messages in %v, max_rate %v", most, rate.Per, rate)
 			}
-			// How much of the rate is used is measured, not tested: on a busy
-			// machine entries are late, and what is held meanwhile is lost to it.
+			// How much of it is used is a matter for a clock that waits for
+			// everybody: TestAFleetSendsAsMuchAsTheTableAllows. On a busy machine
+			// entries are late, and what is held meanwhile is lost to the rate.
 		})
 	}
 }
 
 func TestAQuotaIsSpreadOverItsWindowByAllWorkersTogether(t *testing.T) {
 	t.Parallel()
-	url, _ := openBucket(t, true)
+	url, _ := openBucket(t, false)
 	b := &book{}
 	// 40 a second, in quanta of ten: an envelope.
 	spread := one("r", b, func(c *relay.Config) {

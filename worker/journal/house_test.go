@@ -15,11 +15,12 @@ import (
 	"bulkmail/envelope"
 	"bulkmail/subjects"
 	"bulkmail/subjects/broker/brokertest"
+	"bulkmail/testdata/testrun"
 	"bulkmail/worker/journal"
 )
 
 func TestMain(m *testing.M) {
-	brokertest.AtOnce(6)
+	testrun.AtOnce(6)
 	goleak.VerifyTestMain(m)
 }
 

@@ -19,12 +19,12 @@ import (
 	"bulkmail/relay"
 	relayconfig "bulkmail/relay/config"
 	"bulkmail/relay/smtp"
-	"bulkmail/subjects/broker/brokertest"
+	"bulkmail/testdata/testrun"
 	"bulkmail/worker/runner"
 )
 
 func TestMain(m *testing.M) {
-	brokertest.AtOnce(6)
+	testrun.AtOnce(6)
 	goleak.VerifyTestMain(m)
 }
 
