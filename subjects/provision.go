@@ -87,6 +87,17 @@ func (n Names) streams(o Options) []jetstream.StreamConfig {
 			Duplicates:  dedupeWindow,
 			AllowDirect: true,
 		},
+		{
+			Name:        n.SuppressionStream(),
+			Description: "who must not be sent to: what changed, for ever",
+			Subjects:    []string{n.Suppressions()},
+			Retention:   jetstream.LimitsPolicy,
+			Storage:     jetstream.FileStorage,
+			Replicas:    replicas,
+			Duplicates:  dedupeWindow,
+			AllowDirect: true,
+			Compression: jetstream.S2Compression,
+		},
 	}
 }
 

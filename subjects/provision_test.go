@@ -47,9 +47,10 @@ func TestWhatIsMissingIsMade(t *testing.T) {
 		Direct    bool
 	}
 	want := map[string]stream{
-		"BULKMAIL_BATCHES":  {[]string{"bulkmail.batches.*"}, jetstream.WorkQueuePolicy, jetstream.FileStorage, 0, 1, true},
-		"BULKMAIL_OUTCOMES": {[]string{"bulkmail.outcomes.*.*"}, jetstream.LimitsPolicy, jetstream.FileStorage, 48 * time.Hour, 1, true},
-		"BULKMAIL_DEAD":     {[]string{"bulkmail.dead.*"}, jetstream.LimitsPolicy, jetstream.FileStorage, 0, 1, true},
+		"BULKMAIL_BATCHES":      {[]string{"bulkmail.batches.*"}, jetstream.WorkQueuePolicy, jetstream.FileStorage, 0, 1, true},
+		"BULKMAIL_OUTCOMES":     {[]string{"bulkmail.outcomes.*.*"}, jetstream.LimitsPolicy, jetstream.FileStorage, 48 * time.Hour, 1, true},
+		"BULKMAIL_DEAD":         {[]string{"bulkmail.dead.*"}, jetstream.LimitsPolicy, jetstream.FileStorage, 0, 1, true},
+		"BULKMAIL_SUPPRESSIONS": {[]string{"bulkmail.suppressions"}, jetstream.LimitsPolicy, jetstream.FileStorage, 0, 1, true},
 	}
 	got := make(map[string]stream)
 	for name := range want {

@@ -6,13 +6,15 @@
 //	batches       stream BULKMAIL_BATCHES, subject bulkmail.batches.<campaign>
 //	journal       stream BULKMAIL_OUTCOMES, subject bulkmail.outcomes.<campaign>.<batch>
 //	dead letters  stream BULKMAIL_DEAD, subject bulkmail.dead.<campaign>
+//	suppressions  stream BULKMAIL_SUPPRESSIONS, subject bulkmail.suppressions
 //	messages      object store bulkmail-messages
 //	campaigns     key-value bulkmail-campaigns
 //	relays        key-value bulkmail-relays
 //	keys          key-value bulkmail-keys: what workers make Message-IDs of where no file says it
 //	workers       durable pull consumer "workers" on BULKMAIL_BATCHES
 //
-// The batch itself is [envelope.Batch]; a journal entry is [Entry]. Formats are
+// The batch itself is [envelope.Batch]; a journal entry is [Entry], one of the
+// suppressions a [SuppressionChange]. Formats are
 // a public contract and kept stable by golden files.
 package subjects
 
@@ -100,6 +102,9 @@ func (n Names) CampaignOutcomes(campaign string) string { return n.Outcomes(camp
 // Dead is where the dead letters of a campaign go.
 func (n Names) Dead(campaign string) string { return n.Prefix() + ".dead." + campaign }
 
+// Suppressions is where it is said who is suppressed.
+func (n Names) Suppressions() string { return n.Prefix() + ".suppressions" }
+
 // BatchesStream is the work queue.
 func (n Names) BatchesStream() string { return strings.ToUpper(n.Prefix()) + "_BATCHES" }
 
@@ -108,6 +113,9 @@ func (n Names) OutcomesStream() string { return strings.ToUpper(n.Prefix()) + "_
 
 // DeadStream holds the dead letters.
 func (n Names) DeadStream() string { return strings.ToUpper(n.Prefix()) + "_DEAD" }
+
+// SuppressionStream is the log of who is suppressed.
+func (n Names) SuppressionStream() string { return strings.ToUpper(n.Prefix()) + "_SUPPRESSIONS" }
 
 // MessageStore is the object store for messages that batches refer to.
 func (n Names) MessageStore() string { return n.Prefix() + "-messages" }

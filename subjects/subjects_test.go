@@ -14,32 +14,36 @@ import (
 // names returns everything that is derived from a prefix.
 func names(n subjects.Names) map[string]string {
 	return map[string]string{
-		"batches":           n.Batches("spring"),
-		"outcomes":          n.Outcomes("spring", "0001"),
-		"campaign outcomes": n.CampaignOutcomes("spring"),
-		"dead":              n.Dead("spring"),
-		"batches stream":    n.BatchesStream(),
-		"outcomes stream":   n.OutcomesStream(),
-		"dead stream":       n.DeadStream(),
-		"messages":          n.MessageStore(),
-		"campaigns":         n.CampaignBucket(),
-		"relays":            n.RelayBucket(),
+		"batches":             n.Batches("spring"),
+		"outcomes":            n.Outcomes("spring", "0001"),
+		"campaign outcomes":   n.CampaignOutcomes("spring"),
+		"dead":                n.Dead("spring"),
+		"batches stream":      n.BatchesStream(),
+		"outcomes stream":     n.OutcomesStream(),
+		"dead stream":         n.DeadStream(),
+		"suppressions":        n.Suppressions(),
+		"suppressions stream": n.SuppressionStream(),
+		"messages":            n.MessageStore(),
+		"campaigns":           n.CampaignBucket(),
+		"relays":              n.RelayBucket(),
 	}
 }
 
 func TestNamesAreThoseOfTheContract(t *testing.T) {
 	t.Parallel()
 	want := map[string]string{
-		"batches":           "bulkmail.batches.spring",
-		"outcomes":          "bulkmail.outcomes.spring.0001",
-		"campaign outcomes": "bulkmail.outcomes.spring.*",
-		"dead":              "bulkmail.dead.spring",
-		"batches stream":    "BULKMAIL_BATCHES",
-		"outcomes stream":   "BULKMAIL_OUTCOMES",
-		"dead stream":       "BULKMAIL_DEAD",
-		"messages":          "bulkmail-messages",
-		"campaigns":         "bulkmail-campaigns",
-		"relays":            "bulkmail-relays",
+		"batches":             "bulkmail.batches.spring",
+		"outcomes":            "bulkmail.outcomes.spring.0001",
+		"campaign outcomes":   "bulkmail.outcomes.spring.*",
+		"dead":                "bulkmail.dead.spring",
+		"batches stream":      "BULKMAIL_BATCHES",
+		"outcomes stream":     "BULKMAIL_OUTCOMES",
+		"dead stream":         "BULKMAIL_DEAD",
+		"suppressions":        "bulkmail.suppressions",
+		"suppressions stream": "BULKMAIL_SUPPRESSIONS",
+		"messages":            "bulkmail-messages",
+		"campaigns":           "bulkmail-campaigns",
+		"relays":              "bulkmail-relays",
 	}
 	if diff := cmp.Diff(want, names(subjects.Names{})); diff != "" {
 		t.Errorf("without a prefix:\n%s", diff)

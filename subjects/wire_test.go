@@ -73,6 +73,11 @@ func TestWireFormatsAreAsPublished(t *testing.T) {
 				{Time: at.Add(time.Hour), State: subjects.CampaignPaused},
 			},
 		}},
+		{"suppression-added.json", subjects.SuppressionChange{
+			Time: at, Op: subjects.Suppress, Scope: "list:weekly", Until: at.Add(time.Hour), Why: "asked by phone", Source: "suppress", By: "ann@office",
+			Names: []string{"ann@example.net", "@dead.example"},
+		}},
+		{"suppression-removed.json", subjects.SuppressionChange{Time: at, Op: subjects.Release, Names: []string{"ann@example.net"}}},
 		{"campaign-cancelled.json", subjects.Campaign{State: subjects.CampaignCancelled, Created: at, Batches: 1, Recipients: 7}},
 	} {
 		t.Run(c.golden, func(t *testing.T) {
@@ -118,6 +123,8 @@ func TestWhatWasPublishedIsReadAsWritten(t *testing.T) {
 		switch kind, _, _ := strings.Cut(filepath.Base(path), "-"); kind {
 		case "campaign":
 			value = new(subjects.Campaign)
+		case "suppression":
+			value = new(subjects.SuppressionChange)
 		case "relay":
 			value = new(subjects.RelayLedger)
 		case "worker":

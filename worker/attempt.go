@@ -3,6 +3,7 @@ package worker
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"bulkmail/envelope"
@@ -39,6 +40,8 @@ type attempt struct {
 	dsn       smtp.DSN
 	deadline  time.Time // when what is deferred is given up
 	gone      error     // not nil: why the message will never be had
+
+	screened atomic.Uint64 // the version of the suppressions that the queue was compared with
 
 	expiredBefore time.Time // when somebody was given up in an earlier attempt; zero: nobody was
 
@@ -96,6 +99,9 @@ func (w *Worker) newAttempt(d *delivery, b *envelope.Batch, p plan, message *mai
 func (a *attempt) recordPlanned(p plan) {
 	for _, invalid := range p.reject {
 		a.record(rejection(invalid.Err), []envelope.Recipient{invalid.Recipient})
+	}
+	for _, d := range p.suppress {
+		a.record(d.Outcome, []envelope.Recipient{d.recipient})
 	}
 	for _, d := range p.doubtful {
 		a.record(d.Outcome, []envelope.Recipient{d.recipient})
@@ -320,6 +326,7 @@ func (a *attempt) Pending() int {
 
 // Cut implements [relay.Source].
 func (a *attempt) Cut(g relay.Grant) *relay.Envelope {
+	a.screen()
 	if a.letters {
 		g.Messages = 1
 	}

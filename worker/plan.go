@@ -25,6 +25,7 @@ type policy struct {
 type plan struct {
 	send     []envelope.Group   // to be sent to
 	reject   []envelope.Invalid // cannot be sent to
+	suppress []deferred         // must not be sent to
 	rest     []deferred         // deferred by an earlier attempt, and not due yet
 	due      time.Time          // when the first of these is; zero: none rests
 	doubtful []deferred         // announced by an attempt that died, and not to be sent to again
@@ -35,7 +36,7 @@ type plan struct {
 }
 
 // idle tells whether an attempt would have nothing to do or to record.
-func (p *plan) idle() bool { return len(p.send)+len(p.reject)+len(p.doubtful) == 0 }
+func (p *plan) idle() bool { return len(p.send)+len(p.reject)+len(p.suppress)+len(p.doubtful) == 0 }
 
 // deferred is a recipient and what was said of it.
 type deferred struct {
@@ -45,14 +46,18 @@ type deferred struct {
 
 // makePlan decides about every recipient of a batch by what its journal says.
 // Of a campaign that was cancelled nobody is sent to, so all who were deferred
-// rest.
-func makePlan(batch *envelope.Batch, known *subjects.State, p policy, cancelled bool, now time.Time) plan {
+// rest. s may be nil.
+func makePlan(batch *envelope.Batch, known *subjects.State, p policy, s *screen, cancelled bool, now time.Time) plan {
 	out := plan{deadline: now.Add(p.RetryFor)}
 	if !known.FirstClaim.IsZero() {
 		out.deadline = known.FirstClaim.Add(p.RetryFor)
 	}
 	if len(known.Results) == 0 && len(known.Announced) == 0 {
-		checked := batch.Plan(nil)
+		var left func(envelope.Recipient) bool
+		if s != nil {
+			left = func(r envelope.Recipient) bool { return out.leaveOut(r, s) }
+		}
+		checked := batch.Plan(left)
 		out.send, out.reject = checked.Groups, checked.Invalid
 		return out
 	}
@@ -60,10 +65,11 @@ func makePlan(batch *envelope.Batch, known *subjects.State, p policy, cancelled 
 	journal := byMailbox(known)
 	checked := batch.Plan(func(r envelope.Recipient) bool {
 		k, ok := journal[r.Mailbox]
+		if !ok {
+			return out.leaveOut(r, s)
+		}
 		r.Address = k.recipient.Address // each mailbox has one outcome, under one name
 		switch {
-		case !ok:
-			return false
 		case k.result.Final():
 			if k.result.Status == subjects.Expired && !known.Done {
 				out.expired = append(out.expired, deferred{r, k.result.Outcome})
@@ -77,6 +83,8 @@ func makePlan(batch *envelope.Batch, known *subjects.State, p policy, cancelled 
 				Status: subjects.InDoubt, Relay: k.announced.Relay, Code: doubtCode, Enhanced: doubtEnhanced,
 				Text: "the worker was lost between the end of the data and the reply",
 			}})
+			return true
+		case out.leaveOut(r, s):
 			return true
 		case k.result == nil:
 			return false
@@ -94,6 +102,18 @@ func makePlan(batch *envelope.Batch, known *subjects.State, p policy, cancelled 
 	out.send, out.reject = checked.Groups, checked.Invalid
 	out.respell(journal)
 	return out
+}
+
+// leaveOut tells whether a recipient is suppressed, and keeps that in the plan.
+func (p *plan) leaveOut(r envelope.Recipient, s *screen) bool {
+	if s == nil {
+		return false
+	}
+	why, ok := s.has(r.Mailbox)
+	if ok {
+		p.suppress = append(p.suppress, deferred{r, suppression(why)})
+	}
+	return ok
 }
 
 // respell names those who are sent to again as the journal does, for the batch

@@ -57,7 +57,7 @@ func TestWhatIsPlannedForARecipientFollowsFromItsJournal(t *testing.T) {
 			if c.skip {
 				how.InDoubt = Skip
 			}
-			p := makePlan(&envelope.Batch{Recipients: envelope.To(address)}, known, how, c.cancelled, now)
+			p := makePlan(&envelope.Batch{Recipients: envelope.To(address)}, known, how, nil, c.cancelled, now)
 			var got string
 			for what, n := range map[string]int{"send": len(p.send), "reject": len(p.reject), "rest": len(p.rest), "doubtful": len(p.doubtful)} {
 				for range n {
@@ -86,14 +86,14 @@ func TestAPlanIsDueWithTheFirstThatRestsAndGivesUpFromTheFirstClaim(t *testing.T
 	for i, r := range batch.Recipients {
 		results[r.Address] = &subjects.Result{Outcome: subjects.Outcome{Status: subjects.Deferred, Code: 450 + i}, Attempt: 1, Time: now.Add(-time.Duration(i) * time.Minute)}
 	}
-	p := makePlan(batch, &subjects.State{Results: results, FirstClaim: now.Add(-time.Minute)}, how, false, now)
+	p := makePlan(batch, &subjects.State{Results: results, FirstClaim: now.Add(-time.Minute)}, how, nil, false, now)
 	if want := now.Add(-time.Minute + 9*time.Minute); !p.due.Equal(want) {
 		t.Errorf("due %v, want %v", p.due, want)
 	}
 	if want := now.Add(59 * time.Minute); !p.deadline.Equal(want) {
 		t.Errorf("deadline %v, want %v", p.deadline, want)
 	}
-	if p := makePlan(batch, &subjects.State{}, how, false, now); !p.deadline.Equal(now.Add(time.Hour)) || len(p.send) != 1 {
+	if p := makePlan(batch, &subjects.State{}, how, nil, false, now); !p.deadline.Equal(now.Add(time.Hour)) || len(p.send) != 1 {
 		t.Errorf("new: %+v", p)
 	}
 	var codes []int
@@ -115,7 +115,7 @@ func TestWhoRestsOrIsInDoubtHasTheLetterOfThisBatchAndTheNameOfTheJournal(t *tes
 		Results:   map[string]*subjects.Result{"ann@a.test": {Outcome: subjects.Outcome{Status: subjects.Deferred}, Attempt: 1, Time: now}},
 		Announced: map[string]*subjects.Result{"bob@a.test": {Outcome: subjects.Outcome{Status: subjects.InDoubt}, Attempt: 1, Time: now}},
 	}
-	p := makePlan(batch, known, policy{RetryDelays: Schedule{time.Hour}, RetryFor: time.Hour, InDoubt: Skip}, false, now)
+	p := makePlan(batch, known, policy{RetryDelays: Schedule{time.Hour}, RetryFor: time.Hour, InDoubt: Skip}, nil, false, now)
 	ann.Mailbox, bob.Mailbox = "ann@a.test", "bob@a.test"
 	ann.Address, bob.Address = ann.Mailbox, bob.Mailbox
 	if len(p.rest) != 1 || p.rest[0].recipient != ann {

@@ -57,7 +57,8 @@ func (w *Worker) process(ctx, intake context.Context, d *delivery, t *turn) {
 		return
 	}
 	cancelled := w.campaigns.of(d.campaign) == subjects.CampaignCancelled
-	p := makePlan(batch, &known.State, w.policy, cancelled, began)
+	screened := w.suppressed.Set().Version()
+	p := makePlan(batch, &known.State, w.policy, w.screenOf(d.campaign, began), cancelled, began)
 	d.number.Content = contentOf(batch)
 	switch {
 	case known.Content != "" && known.Content != d.number.Content:
@@ -85,6 +86,7 @@ func (w *Worker) process(ctx, intake context.Context, d *delivery, t *turn) {
 
 	// Claim the batch.
 	a := w.newAttempt(d, batch, p, message)
+	a.screened.Store(screened)
 	switch {
 	case cancelled:
 		a.stop(time.Time{}) // there is no message to send

@@ -14,8 +14,9 @@
 //     cut envelopes off them; each reply goes to the journal.
 //  5. verdict.go: one pure function decides between ack, nak and giving up.
 //
-// campaigns.go watches whether a campaign runs, is paused or cancelled; state.go
-// says how far the worker is, observer.go what it does.
+// campaigns.go watches whether a campaign runs, is paused or cancelled;
+// suppression.go leaves out who must not be sent to, when a batch is planned and
+// before each envelope; state.go says how far the worker is, observer.go what it does.
 //
 // A worker may die at any point: another one reads the journal and goes on
 // where it ended.
@@ -125,6 +126,7 @@ import (
 	"bulkmail/subjects"
 	"bulkmail/worker/journal"
 	"bulkmail/worker/keyring"
+	"bulkmail/worker/suppress"
 )
 
 // Pool sends the envelopes that are cut from its sources. [relay.Pool] is one.
@@ -206,8 +208,9 @@ type Worker struct {
 	o     Options
 	log   *slog.Logger
 
-	policy policy
-	waits  waits
+	policy     policy
+	suppressed *suppress.Follower
+	waits      waits
 
 	// Set by Run before the first slot starts.
 	journal   *journal.Journal
@@ -241,8 +244,9 @@ func New(js jetstream.JetStream, names subjects.Names, pool Pool, o Options) *Wo
 	o = o.withDefaults()
 	return &Worker{
 		js: js, names: names, pool: pool, o: o, log: o.Log.With("worker", o.Name),
-		policy: policy{RetryDelays: o.RetryDelays, RetryFor: o.RetryFor, InDoubt: o.InDoubt},
-		waits:  waits{open: 10 * time.Second, trouble: 5 * time.Second, stall: 10 * time.Second},
+		policy:     policy{RetryDelays: o.RetryDelays, RetryFor: o.RetryFor, InDoubt: o.InDoubt},
+		suppressed: suppress.NewFollower(js, names, o.Log),
+		waits:      waits{open: 10 * time.Second, trouble: 5 * time.Second, stall: 10 * time.Second},
 	}
 }
 
@@ -266,6 +270,7 @@ func (w *Worker) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	following := w.followSuppressions(work, ctx)
 	w.enter(Working)
 	w.log.InfoContext(ctx, "working", "batches", w.o.Batches, "consumer", subjects.Consumer, "stream", w.names.BatchesStream())
 
@@ -279,8 +284,28 @@ func (w *Worker) Run(ctx context.Context) error {
 	err = w.drain(work, &slots, cut)
 	cut()
 	watching.Wait()
+	following.Wait()
 	w.log.InfoContext(work, "drained")
 	return err
+}
+
+// followSuppressions follows them until work ends. It returns when they are known,
+// or intake has ended and nobody needs them.
+func (w *Worker) followSuppressions(work, intake context.Context) *sync.WaitGroup {
+	var following sync.WaitGroup
+	following.Go(func() { w.suppressed.Run(work) })
+	select {
+	case <-w.suppressed.Known():
+	case <-intake.Done():
+	}
+	return &following
+}
+
+// Suppressed tells how many entries the worker knows of those who must not be sent
+// to, and for how long that has not been compared with what the broker has, if it
+// is too long.
+func (w *Worker) Suppressed() (entries int, behind time.Duration) {
+	return w.suppressed.Set().Len(), w.suppressed.Behind()
 }
 
 // Resume has a worker pull again that waits because no relay could take

@@ -148,6 +148,8 @@ func (d *deployed) live(t *testing.T) {
 		t.Helper()
 		return startBulkmail(t, d.environment("publisher"), args...).end(t)
 	}
+	publish("suppress", "add", "--why", "asked", "ann@example.com")
+	publish("suppress", "list")
 	for range 2 { // the second time it is there already
 		publish("publish", "--from", "news@example.com", "--message", message, "--campaign", "c", "--wait", "--max-failed", "100%", list)
 	}
@@ -224,14 +226,14 @@ func TestTheDeployedPermissionsAllowNothingElse(t *testing.T) {
 	startBulkmail(t, d.environment("provision"), "provision").end(t)
 	everybody := []string{
 		"$JS.API.STREAM.DELETE.BULKMAIL_BATCHES", "$JS.API.STREAM.PURGE.BULKMAIL_OUTCOMES", "$JS.API.STREAM.UPDATE.BULKMAIL_OUTCOMES",
-		"$JS.API.STREAM.MSG.DELETE.BULKMAIL_BATCHES", "$JS.API.STREAM.MSG.GET.OBJ_bulkmail-messages", "$JS.API.STREAM.CREATE.MINE",
+		"$JS.API.STREAM.MSG.DELETE.BULKMAIL_BATCHES", "$JS.API.STREAM.PURGE.BULKMAIL_SUPPRESSIONS", "$JS.API.STREAM.MSG.GET.OBJ_bulkmail-messages", "$JS.API.STREAM.CREATE.MINE",
 		"$JS.API.STREAM.SNAPSHOT.BULKMAIL_OUTCOMES", "$JS.API.STREAM.NAMES", "$JS.API.CONSUMER.DELETE.BULKMAIL_BATCHES.workers",
 		"$JS.API.CONSUMER.CREATE.BULKMAIL_BATCHES.mine.bulkmail.batches.*", "$JS.API.CONSUMER.DURABLE.CREATE.BULKMAIL_OUTCOMES.mine",
 		"$JS.API.CONSUMER.PAUSE.BULKMAIL_BATCHES.workers", "$SYS.REQ.SERVER.PING", "anything",
 	}
 	for user, subjects := range map[string][]string{
 		"provision": {"bulkmail.batches.c", "bulkmail.outcomes.c.1", "$KV.bulkmail-campaigns.c", "$JS.API.CONSUMER.MSG.NEXT.BULKMAIL_BATCHES.workers", "$JS.API.DIRECT.GET.BULKMAIL_OUTCOMES"},
-		"worker":    {"bulkmail.batches.c", "$KV.bulkmail-campaigns.c", "$O.bulkmail-messages.C.x", "$JS.API.DIRECT.GET.BULKMAIL_DEAD", "$JS.API.CONSUMER.CREATE.BULKMAIL_BATCHES.workers"},
+		"worker":    {"bulkmail.batches.c", "bulkmail.suppressions", "$KV.bulkmail-campaigns.c", "$O.bulkmail-messages.C.x", "$JS.API.DIRECT.GET.BULKMAIL_DEAD", "$JS.API.CONSUMER.CREATE.BULKMAIL_BATCHES.workers"},
 		"publisher": {"bulkmail.outcomes.c.1", "bulkmail.dead.c", "$KV.bulkmail-relays.relay.x", "$JS.ACK.BULKMAIL_BATCHES.workers.1.1.1.1.1", "$JS.API.CONSUMER.MSG.NEXT.BULKMAIL_BATCHES.workers", "$JS.API.CONSUMER.CREATE.BULKMAIL_BATCHES.workers"},
 	} {
 		nc, refusals := d.connect(t, user)

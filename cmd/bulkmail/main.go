@@ -4,7 +4,7 @@
 // One file a command or group of commands: worker.go, publish.go, status.go,
 // outcomes.go, pause.go (resume and cancel too), dead.go, relays.go, sink.go,
 // demo.go, bench.go, health.go, man.go, version.go, provision.go, certs.go,
-// feedback.go, preview.go, check.go, keys.go, dkim.go. What they share: completion.go, config.go (the environment),
+// feedback.go, preview.go, check.go, keys.go, dkim.go, suppress.go. What they share: completion.go, config.go (the environment),
 // logging.go, connect.go (the broker), follow.go (a campaign until its end),
 // progress.go, table.go. What is published and how is in subjects/campaign, what a
 // worker is made of in worker/runner.
@@ -113,7 +113,7 @@ recipient. What is deferred is tried again.`,
 	}
 	root.AddCommand(newDemo(s), newWorker(s), newPublish(s), newStatus(s), newOutcomes(s), newPause(s), newResume(s), newCancel(s),
 		newDead(s), newRelays(s), newSink(s), newHealth(s), newBench(s), newMan(s), newVersion(s), newProvision(s), newCerts(s), newFeedback(s),
-		newPreview(s), newCheck(s), newKeys(s), newDKIM(s))
+		newPreview(s), newCheck(s), newKeys(s), newDKIM(s), newSuppress(s))
 	root.SetVersionTemplate("{{.Version}}\n")
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usage(cmd, meant(cmd, err))

@@ -4,7 +4,8 @@
 // A jetstream.OrderedConsumer stays silent after the server that was to hold it
 // was killed: it goes on asking, under one name and deaf to its context, for
 // what the cluster has given to that server. A [Tail] makes a consumer of a new
-// name, behind the last message, whenever one falls silent or skips something.
+// name, behind the last message, whenever one falls silent or skips something. A
+// [Follower] reads all of a stream with one, and knows whether it has.
 package tail
 
 import (
@@ -98,11 +99,7 @@ func (t *Tail) insist(ctx context.Context) error {
 		if api, ok := errors.AsType[*jetstream.APIError](err); ok && api.Code < 500 {
 			return fmt.Errorf("stream %s: %w", t.stream, err)
 		}
-		timer := time.NewTimer(wait)
-		select {
-		case <-timer.C:
-		case <-ctx.Done():
-			timer.Stop()
+		if !sleep(ctx, wait) {
 			return ctx.Err()
 		}
 	}

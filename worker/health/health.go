@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/nats-io/nats.go"
 
@@ -23,6 +24,7 @@ type Checks struct {
 	Worker interface {
 		State() worker.State
 		KeepsJournals() bool
+		Suppressed() (entries int, behind time.Duration)
 	}
 	Relays interface{ Status() []relay.Status }
 	Broker *Broker
@@ -40,6 +42,8 @@ func (c *Checks) Ready(ctx context.Context) []string {
 		missing = append(missing, "broker: not reached")
 	} else if err := c.Broker.Streams(ctx); err != nil {
 		missing = append(missing, "streams: "+err.Error())
+	} else if _, behind := c.Worker.Suppressed(); behind > 0 {
+		missing = append(missing, fmt.Sprintf("suppressions: not known to be those of the broker for %v", behind.Round(time.Second)))
 	}
 	if !c.Worker.KeepsJournals() {
 		missing = append(missing, "journal: cannot be kept")

@@ -2,6 +2,7 @@ package health_test
 
 import (
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -16,10 +17,12 @@ type desk struct {
 	state  worker.State
 	relays []relay.State
 	lame   bool // no journals
+	behind time.Duration
 }
 
-func (d desk) State() worker.State { return d.state }
-func (d desk) KeepsJournals() bool { return !d.lame }
+func (d desk) State() worker.State              { return d.state }
+func (d desk) KeepsJournals() bool              { return !d.lame }
+func (d desk) Suppressed() (int, time.Duration) { return 0, d.behind }
 func (d desk) Status() []relay.Status {
 	all := make([]relay.Status, len(d.relays))
 	for i, s := range d.relays {
@@ -39,17 +42,19 @@ func TestEverythingThatKeepsAWorkerFromWorkingIsALine(t *testing.T) {
 		desk desk
 		want []string
 	}{
-		{"all is well", desk{worker.Working, []relay.State{relay.Awake}, false}, nil},
-		{"one of two relays is enough", desk{worker.Working, []relay.State{relay.Parked, relay.Awake}, false}, nil},
-		{"a relay at a limit does as it was told", desk{worker.Working, []relay.State{relay.Parked, relay.Exhausted}, false}, nil},
-		{"asleep", desk{worker.Working, []relay.State{relay.Asleep}, false}, nil},
-		{"paced", desk{worker.Working, []relay.State{relay.Paced}, false}, nil},
-		{"starting", desk{worker.Starting, []relay.State{relay.Awake}, false}, []string{"worker: starting"}},
-		{"draining", desk{worker.Draining, []relay.State{relay.Awake}, false}, []string{"worker: draining"}},
-		{"ended", desk{worker.Ended, []relay.State{relay.Awake}, false}, []string{"worker: ended"}},
-		{"no journal", desk{worker.Working, []relay.State{relay.Awake}, true}, []string{"journal: cannot be kept"}},
-		{"no relay", desk{worker.Working, nil, false}, []string{"relays: none is configured"}},
-		{"no relay works", desk{worker.Draining, []relay.State{relay.Worthless, relay.Parked, relay.Worthless}, false},
+		{"all is well", desk{state: worker.Working, relays: []relay.State{relay.Awake}}, nil},
+		{"one of two relays is enough", desk{state: worker.Working, relays: []relay.State{relay.Parked, relay.Awake}}, nil},
+		{"a relay at a limit does as it was told", desk{state: worker.Working, relays: []relay.State{relay.Parked, relay.Exhausted}}, nil},
+		{"asleep", desk{state: worker.Working, relays: []relay.State{relay.Asleep}}, nil},
+		{"paced", desk{state: worker.Working, relays: []relay.State{relay.Paced}}, nil},
+		{"starting", desk{state: worker.Starting, relays: []relay.State{relay.Awake}}, []string{"worker: starting"}},
+		{"draining", desk{state: worker.Draining, relays: []relay.State{relay.Awake}}, []string{"worker: draining"}},
+		{"ended", desk{state: worker.Ended, relays: []relay.State{relay.Awake}}, []string{"worker: ended"}},
+		{"no journal", desk{state: worker.Working, relays: []relay.State{relay.Awake}, lame: true}, []string{"journal: cannot be kept"}},
+		{"suppressions lag", desk{state: worker.Working, relays: []relay.State{relay.Awake}, behind: 5 * time.Second},
+			[]string{"suppressions: not known to be those of the broker for 5s"}},
+		{"no relay", desk{state: worker.Working}, []string{"relays: none is configured"}},
+		{"no relay works", desk{state: worker.Draining, relays: []relay.State{relay.Worthless, relay.Parked, relay.Worthless}},
 			[]string{"worker: draining", "relays: none of 3 can be used: 1 parked, 2 worthless"}},
 	} {
 		c := health.Checks{Conn: js.Conn(), Worker: test.desk, Relays: test.desk, Broker: b}

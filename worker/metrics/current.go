@@ -22,6 +22,7 @@ type Source struct {
 		State() worker.State
 		InHand() int
 		KeepsJournals() bool
+		Suppressed() (entries int, behind time.Duration)
 	}
 	Relays interface{ Status() []relay.Status }
 	Conn   *nats.Conn
@@ -42,6 +43,8 @@ var (
 	descState      = describe("worker_state", "Whether the worker is in this state: starting, working, draining or ended.", "state")
 	descInHand     = describe("batches_in_hand", "Batches that the worker holds.")
 	descJournal    = describe("journal_kept", "Whether journals can be written and read, as far as is known; if not, nothing is sent.")
+	descSuppressed = describe("suppressions", "Entries that the worker knows of those who must not be sent to.")
+	descBehind     = describe("suppressions_behind_seconds", "For how long it has not been known that these are those of the broker; 0 where it is known.")
 	descConnected  = describe("broker_connected", "Whether the broker is reached.")
 	descReconnects = describe("broker_reconnects_total", "Times that the broker was reached again.")
 	descBacklog    = describe("backlog_batches", "Batches of all workers together: waiting (not delivered), unacknowledged (in a worker's hand, or delayed). "+
@@ -60,7 +63,7 @@ var (
 // Describe implements [prometheus.Collector].
 func (current) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
-		descState, descInHand, descJournal, descConnected, descReconnects, descBacklog, descEnvelopes, descSessions, descLimit, descRelay, descErrors, descAllowance, descLast,
+		descState, descInHand, descJournal, descSuppressed, descBehind, descConnected, descReconnects, descBacklog, descEnvelopes, descSessions, descLimit, descRelay, descErrors, descAllowance, descLast,
 	} {
 		ch <- d
 	}
@@ -80,6 +83,9 @@ func (c current) Collect(ch chan<- prometheus.Metric) {
 	}
 	gauge(descInHand, float64(c.Worker.InHand()))
 	gauge(descJournal, truth(c.Worker.KeepsJournals()))
+	suppressed, behind := c.Worker.Suppressed()
+	gauge(descSuppressed, float64(suppressed))
+	gauge(descBehind, behind.Seconds())
 	gauge(descConnected, truth(c.Conn.IsConnected()))
 	count(descReconnects, float64(c.Conn.Stats().Reconnects))
 	if c.Conn.IsConnected() {

@@ -35,10 +35,11 @@ type desk struct {
 	relays []relay.Status
 }
 
-func (d desk) State() worker.State    { return d.state }
-func (d desk) InHand() int            { return 3 }
-func (d desk) KeepsJournals() bool    { return false }
-func (d desk) Status() []relay.Status { return d.relays }
+func (d desk) State() worker.State              { return d.state }
+func (d desk) InHand() int                      { return 3 }
+func (d desk) KeepsJournals() bool              { return false }
+func (d desk) Suppressed() (int, time.Duration) { return 5, 3 * time.Second }
+func (d desk) Status() []relay.Status           { return d.relays }
 
 // observed is metrics of which each has a value.
 func observed(t *testing.T) *metrics.Metrics {
@@ -101,6 +102,8 @@ func TestWhatWasObservedIsServed(t *testing.T) {
 		`bulkmail_batches_in_hand 3`,
 		`bulkmail_broker_connected 1`,
 		`bulkmail_journal_kept 0`,
+		`bulkmail_suppressions 5`,
+		`bulkmail_suppressions_behind_seconds 3`,
 		`bulkmail_broker_reconnects_total 0`,
 		`bulkmail_backlog_batches{state="waiting"} 1`,
 		`bulkmail_backlog_batches{state="unacknowledged"} 0`,
