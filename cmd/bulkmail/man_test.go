@@ -120,7 +120,7 @@ func TestManReadsThePagesAsTheyAreMeant(t *testing.T) {
 	for page, want := range map[string][]string{
 		"bulkmail-publish.1": {
 			`LIST is a file of addresses, one a line ("Ann <ann@example.net>" too, # begins`,
-			"--batch-size int", "recipients a batch (1000)",
+			"--batch-size int", "recipients a batch at most (1000)",
 			"bulkmail publish --from news@example.com --message hello.eml --wait list.txt",
 		},
 		"bulkmail-relays.1":          {"max_messages_while_awake messages by all workers together before the relay sleeps"},

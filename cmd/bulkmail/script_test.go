@@ -83,6 +83,7 @@ func TestCommandLine(t *testing.T) {
 			"terminate":   terminateCommand,
 			"ends":        endsCommand,
 			"exits":       exitsCommand,
+			"until":       untilCommand,
 			"freeport":    freeportCommand,
 			"publish-raw": publishRawCommand,
 			"messages":    messagesCommand,
@@ -298,6 +299,23 @@ func exitsCommand(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	if strconv.Itoa(code) != args[0] {
 		ts.Fatalf("exit code %d, not %s", code, args[0])
+	}
+}
+
+// until EXPRESSION PROGRAM [ARG...] runs a program again and again until it prints a
+// line that matches.
+func untilCommand(ts *testscript.TestScript, neg bool, args []string) {
+	usageOf(ts, neg || len(args) < 2, "until EXPRESSION PROGRAM [ARG...]")
+	line, err := regexp.Compile("(?m)" + args[0])
+	ts.Check(err)
+	for deadline := time.Now().Add(patience); ; time.Sleep(50 * time.Millisecond) { // of what another process knows there is no signal
+		ts.Check(ts.Exec(args[1], args[2:]...))
+		if line.MatchString(ts.ReadFile("stdout")) {
+			return
+		}
+		if time.Now().After(deadline) {
+			ts.Fatalf("no line %q in %s", args[0], patience)
+		}
 	}
 }
 
