@@ -152,3 +152,10 @@ const (
 	CauseUnreadable = "unreadable" // nothing more is sent, and no journal says so
 	CauseExpired    = "expired"    // the rest of a batch, whose journal says so too
 )
+
+// AllCampaigns stands in the subjects of the service where no campaign is meant.
+const AllCampaigns = "_"
+
+// API is where workers answer a verb, about a campaign, a relay or neither:
+// [AllCampaigns]; "*" is any.
+func (n Names) API(verb, about string) string { return n.Prefix() + ".api." + verb + "." + about }

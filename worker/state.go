@@ -31,7 +31,15 @@ func (s State) String() string {
 // State is how far the worker is.
 func (w *Worker) State() State { return State(w.state.Load()) }
 
-func (w *Worker) enter(s State) { w.state.Store(uint32(s)) }
+// Working is closed when the worker begins to work: what is missing on the broker
+// is made.
+func (w *Worker) Working() <-chan struct{} { return w.working }
+
+func (w *Worker) enter(s State) {
+	if w.state.Store(uint32(s)); s == Working {
+		close(w.working)
+	}
+}
 
 // KeepsJournals tells whether journals can be written and read, as far as is
 // known.

@@ -222,7 +222,8 @@ type Worker struct {
 	gate     gate        // shut while no relay can take anything, or no journal be read
 	troubled atomic.Bool // the journal is in trouble, and it was said
 	state    atomic.Uint32
-	inHand   atomic.Int64 // batches
+	working  chan struct{} // closed when that is Working
+	inHand   atomic.Int64  // batches
 
 	overdue chan struct{} // closed when a drain takes too long: envelopes in flight are cut off
 	aborted atomic.Int64  // batches whose envelopes were
@@ -243,7 +244,7 @@ type waits struct {
 func New(js jetstream.JetStream, names subjects.Names, pool Pool, o Options) *Worker {
 	o = o.withDefaults()
 	return &Worker{
-		js: js, names: names, pool: pool, o: o, log: o.Log.With("worker", o.Name),
+		js: js, names: names, pool: pool, o: o, log: o.Log.With("worker", o.Name), working: make(chan struct{}),
 		policy:     policy{RetryDelays: o.RetryDelays, RetryFor: o.RetryFor, InDoubt: o.InDoubt},
 		suppressed: suppress.NewFollower(js, names, o.Log),
 		waits:      waits{open: 10 * time.Second, trouble: 5 * time.Second, stall: 10 * time.Second},

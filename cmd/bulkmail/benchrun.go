@@ -235,7 +235,7 @@ func (h *benchRun) account(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if status.Outcomes[subjects.Accepted] == want && status.Final == want {
+	if status.Outcomes.Accepted == want && status.Outcomes.Final() == want {
 		return nil
 	}
 	others := slices.DeleteFunc(subjects.Statuses(), func(s subjects.Status) bool { return s == subjects.Accepted })
@@ -247,7 +247,7 @@ func (h *benchRun) account(ctx context.Context) error {
 		why = strings.TrimSpace(fmt.Sprintf("%d %s %s", o.Code, o.Enhanced, o.Text))
 		break
 	}
-	return fmt.Errorf("the relay accepted %s of %s, the first other was given: %s", number(status.Outcomes[subjects.Accepted]), count(want, "recipient", "recipients"), why)
+	return fmt.Errorf("the relay accepted %s of %s, the first other was given: %s", number(status.Outcomes.Accepted), count(want, "recipient", "recipients"), why)
 }
 
 // A benchMeter counts what a relay has answered.

@@ -13,6 +13,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"bulkmail/subjects"
+	"bulkmail/subjects/api"
 	"bulkmail/subjects/campaign"
 	"bulkmail/worker/runner"
 )
@@ -42,6 +43,17 @@ func (c *client) campaigns(s *streams) *campaign.Client {
 	})
 }
 
+// workers is the client of their service.
+func (c *client) workers() *api.Client { return api.New(c.nc, c.names, actor()) }
+
+// alone is the client that does itself what no worker is there to do.
+func (c *client) alone(ctx context.Context, s *streams) (*campaign.Client, error) {
+	if err := c.ready(ctx, slog.New(slog.DiscardHandler)); err != nil {
+		return nil, err
+	}
+	return c.campaigns(s), nil
+}
+
 // actor is who runs this process, for the record.
 func actor() string {
 	host, err := os.Hostname()
@@ -57,6 +69,20 @@ func actor() string {
 
 // connect connects a command other than worker. The caller closes it.
 func connect(ctx context.Context, s *streams, name string) (*client, error) {
+	cl, err := connectToAsk(s, name)
+	if err != nil {
+		return nil, err
+	}
+	if err := cl.ready(ctx, slog.New(slog.DiscardHandler)); err != nil {
+		cl.nc.Close()
+		return nil, err
+	}
+	return cl, nil
+}
+
+// connectToAsk connects a command that asks the workers, and needs nothing else on
+// the broker where one answers. The caller closes it.
+func connectToAsk(s *streams, name string) (*client, error) {
 	c, names, err := loadConfig()
 	if err != nil {
 		return nil, err
@@ -64,7 +90,7 @@ func connect(ctx context.Context, s *streams, name string) (*client, error) {
 	if c.NATSURL == "" {
 		c.NATSURL = defaultURL
 	}
-	return c.connect(ctx, names, name, newLogger(c, s.err))
+	return c.connectOnly(names, name, newLogger(c, s.err))
 }
 
 func (c config) connect(ctx context.Context, names subjects.Names, name string, log *slog.Logger) (*client, error) {

@@ -26,7 +26,7 @@ type deployed struct {
 	log      *brokerLog
 }
 
-var deployedUsers = []string{"provision", "worker", "publisher"}
+var deployedUsers = []string{"provision", "worker", "publisher", "operator"}
 
 func deploy(t *testing.T) *deployed {
 	t.Helper()
@@ -85,7 +85,7 @@ type brokerLog struct {
 }
 
 var (
-	publishing = regexp.MustCompile(`bulkmail (\S+)" - .*<<- \[H?PUB (\S+)`)
+	publishing = regexp.MustCompile(`bulkmail (\S+)" - .*<<- \[H?PUB (\S+)(?: _INBOX_(\w+)\.)?`)
 	refusing   = regexp.MustCompile(`(Publish|Subscription) Violation - .*`)
 )
 
@@ -95,7 +95,10 @@ func (l *brokerLog) Tracef(format string, args ...any) {
 		return
 	}
 	user := m[1]
-	if user != "worker" && user != "provision" {
+	switch {
+	case m[3] != "": // who wants an answer is who the inbox belongs to
+		user = m[3]
+	case user != "worker" && user != "provision":
 		user = "publisher"
 	}
 	l.mu.Lock()
@@ -153,6 +156,16 @@ func (d *deployed) live(t *testing.T) {
 	for range 2 { // the second time it is there already
 		publish("publish", "--from", "news@example.com", "--message", message, "--campaign", "c", "--wait", "--max-failed", "100%", list)
 	}
+	operate := func(args ...string) string {
+		t.Helper()
+		return startBulkmail(t, d.environment("operator"), args...).end(t)
+	}
+	operate("pause", "c", "--why", "to see that it may")
+	if status := operate("status", "c"); !strings.Contains(status, "waiting: paused by ") || !strings.Contains(status, "to see that it may") {
+		t.Errorf("to an operator status says\n%s", status)
+	}
+	operate("resume", "c")
+	operate("outcomes", "c")
 	publish("pause", "c")
 	publish("resume", "c")
 	publish("outcomes", "c")
@@ -169,6 +182,7 @@ func (d *deployed) live(t *testing.T) {
 	startBulkmail(t, work, "relays", "list").end(t)
 	startBulkmail(t, work, "relays", "reset", "sink").end(t)
 	worker.drain(t)
+	publish("status") // nobody answers: it looks itself
 }
 
 // Not needed for so little.
@@ -197,7 +211,11 @@ func TestTheDeployedPermissionsAreEnoughAndNoneIsIdle(t *testing.T) {
 				t.Errorf("%s may publish %s, and never does", user, allowed)
 			}
 		}
-		if diff := cmp.Diff([]string{"_INBOX_" + user + ".>"}, u.Permissions.Subscribe.Allow); diff != "" {
+		hears := []string{"_INBOX_" + user + ".>"}
+		if user == "worker" {
+			hears = append(hears, "bulkmail.api.*.*", "$SRV.>")
+		}
+		if diff := cmp.Diff(hears, u.Permissions.Subscribe.Allow); diff != "" {
 			t.Errorf("%s may hear -want +got\n%s", user, diff)
 		}
 	}
@@ -233,7 +251,8 @@ func TestTheDeployedPermissionsAllowNothingElse(t *testing.T) {
 	}
 	for user, subjects := range map[string][]string{
 		"provision": {"bulkmail.batches.c", "bulkmail.outcomes.c.1", "$KV.bulkmail-campaigns.c", "$JS.API.CONSUMER.MSG.NEXT.BULKMAIL_BATCHES.workers", "$JS.API.DIRECT.GET.BULKMAIL_OUTCOMES"},
-		"worker":    {"bulkmail.batches.c", "bulkmail.suppressions", "$KV.bulkmail-campaigns.c", "$O.bulkmail-messages.C.x", "$JS.API.DIRECT.GET.BULKMAIL_DEAD", "$JS.API.CONSUMER.CREATE.BULKMAIL_BATCHES.workers"},
+		"operator":  {"bulkmail.batches.c", "bulkmail.outcomes.c.1", "$KV.bulkmail-campaigns.c", "$JS.API.INFO", "$JS.API.DIRECT.GET.BULKMAIL_OUTCOMES.bulkmail.outcomes.c.1"},
+		"worker":    {"bulkmail.batches.c", "bulkmail.suppressions", "bulkmail.api.pause.c", "_INBOX_publisher.x", "$O.bulkmail-messages.C.x", "$JS.API.CONSUMER.CREATE.BULKMAIL_BATCHES.workers"},
 		"publisher": {"bulkmail.outcomes.c.1", "bulkmail.dead.c", "$KV.bulkmail-relays.relay.x", "$JS.ACK.BULKMAIL_BATCHES.workers.1.1.1.1.1", "$JS.API.CONSUMER.MSG.NEXT.BULKMAIL_BATCHES.workers", "$JS.API.CONSUMER.CREATE.BULKMAIL_BATCHES.workers"},
 	} {
 		nc, refusals := d.connect(t, user)

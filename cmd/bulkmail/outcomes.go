@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"maps"
 	"slices"
 	"strconv"
@@ -19,6 +20,7 @@ import (
 
 	"bulkmail/envelope/escape"
 	"bulkmail/subjects"
+	"bulkmail/subjects/api"
 	"bulkmail/subjects/campaign"
 )
 
@@ -81,17 +83,14 @@ func statusNames() string {
 }
 
 func runOutcomes(ctx context.Context, s *streams, name string, wanted []subjects.Status, format string) error {
-	c, err := connect(ctx, s, "outcomes")
+	c, err := connectToAsk(s, "outcomes")
 	if err != nil {
 		return err
 	}
 	defer c.nc.Close()
-	campaigns := c.campaigns(s)
-
-	filter := campaign.Filter{Status: wanted}
 	buffered := bufio.NewWriter(s.out)
 	write := newOutcomeWriter(buffered, format, isTerminal(s.out))
-	for o, err := range campaigns.Outcomes(ctx, name, filter) {
+	for o, err := range c.outcomes(ctx, s, name, campaign.Filter{Status: wanted}) {
 		if unreadable, ok := errors.AsType[*campaign.EntryError](err); ok {
 			warnUnreadable(s, []*campaign.EntryError{unreadable})
 			continue
@@ -112,11 +111,32 @@ func runOutcomes(ctx context.Context, s *streams, name string, wanted []subjects
 	if err := buffered.Flush(); err != nil {
 		return err
 	}
-	waiting, err := campaigns.Waiting(ctx, name)
-	if waiting > 0 {
-		fmt.Fprintf(s.err, "%s in the queue: not everybody has a final outcome yet\n", count(waiting, "batch", "batches"))
+	now, err := c.campaignStatuses(ctx, s, []string{name})
+	if err == nil && !now[0].Over() {
+		fmt.Fprintf(s.err, "%s without a final outcome yet\n", count(now[0].Outcomes.Left(), "recipient is", "recipients are"))
 	}
 	return err
+}
+
+// outcomes are those that a worker tells, or that are found here where none answers.
+func (c *client) outcomes(ctx context.Context, s *streams, name string, f campaign.Filter) iter.Seq2[campaign.Outcome, error] {
+	return func(yield func(campaign.Outcome, error) bool) {
+		for o, err := range c.workers().Outcomes(ctx, name, f) {
+			if !errors.Is(err, api.ErrNoWorker) {
+				if !yield(o, err) {
+					return
+				}
+				continue
+			}
+			campaigns, err := c.alone(ctx, s)
+			if err != nil {
+				yield(o, err)
+				return
+			}
+			campaigns.Outcomes(ctx, name, f)(yield)
+			return
+		}
+	}
 }
 
 // outcomeWriter writes outcomes as CSV or JSON lines. Replies and addresses are

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -13,6 +14,7 @@ import (
 
 	"bulkmail/envelope/escape"
 	"bulkmail/subjects"
+	"bulkmail/subjects/api"
 	"bulkmail/subjects/campaign"
 )
 
@@ -22,10 +24,10 @@ func newStatus(s *streams) *cobra.Command {
 		Use:   "status [CAMPAIGN]",
 		Short: "Print the campaigns: how far they are, what waits, and how the relays are",
 		Long: `Print one line per campaign: its state, recipients published, how many of them are
-queued, deferred, accepted and so on, which add up, and its batches in the queue. A
-campaign is complete when its whole list was published, and finished when in
-addition nothing of it waits and every recipient has a final outcome. Recipients of
-batches that were published by other programs are counted from their outcomes.
+queued, deferred, accepted and so on, which add up, and its batches. A campaign is
+complete when its whole list was published, and finished when in addition nothing
+of it waits and every recipient has a final outcome. Recipients of batches that
+were published by other programs are counted when a worker takes these up.
 
 Of a campaign that is named it says why it does not move. Without a campaign, also
 one line per relay: how many workers have it and how they find it.`,
@@ -37,7 +39,7 @@ one line per relay: how many workers have it and how they find it.`,
 			if len(args) == 1 && !subjects.ValidID(args[0]) {
 				return usage(cmd, badCampaign(args[0]))
 			}
-			c, err := connect(cmd.Context(), s, "status")
+			c, err := connectToAsk(s, "status")
 			if err != nil {
 				return err
 			}
@@ -50,58 +52,27 @@ one line per relay: how many workers have it and how they find it.`,
 	return cmd
 }
 
-// campaignStatus is a line of status.
-type campaignStatus struct {
-	campaign.Status
-	campaign.Reason // of a campaign that is named: why it does not move
-
-	// With --watch, from the second time on, while anything becomes final.
-	PerSecond   float64 `json:"per_second,omitempty"`
-	SecondsLeft float64 `json:"seconds_left,omitempty"`
-}
-
 // status prints the status once, or again and again: until the campaign that is
 // named is over, or ctx ends.
 func (c *client) status(ctx context.Context, s *streams, only []string, asJSON, follow bool) error {
-	campaigns := c.campaigns(s)
 	shown := screen{out: s.out, redraws: follow && !asJSON && isTerminal(s.out)}
-	before, at := map[string]int{}, time.Now()
-	for first := true; ; first = false {
-		list, err := campaignStatuses(ctx, campaigns, only)
+	for {
+		list, err := c.campaignStatuses(ctx, s, only)
 		if err != nil {
 			return err
 		}
-		for i := range list {
-			if l := &list[i]; !first && l.Final > before[l.Campaign] {
-				l.PerSecond = float64(l.Final-before[l.Campaign]) / time.Since(at).Seconds()
-				l.SecondsLeft = float64(l.Recipients-l.Final) / l.PerSecond
-			}
-		}
-		at = time.Now()
 		if err := shown.draw(s, func(s *streams) error {
-			if err := printStatuses(s, list, asJSON); err != nil || len(only) > 0 {
+			if err := printStatuses(s, list, asJSON, follow); err != nil || len(only) > 0 {
 				return err
 			}
 			return c.printRelays(ctx, s, asJSON)
 		}); err != nil {
 			return err
 		}
-		if !follow || len(only) > 0 && list[0].over() {
-			return nil
-		}
-		before = make(map[string]int)
-		for _, l := range list {
-			before[l.Campaign] = l.Final
-		}
-		if !wait(ctx, plainEvery) {
+		if !follow || len(only) > 0 && list[0].Over() || !wait(ctx, plainEvery) {
 			return nil
 		}
 	}
-}
-
-// over tells whether nothing more will happen to the campaign.
-func (l campaignStatus) over() bool {
-	return l.Finished || l.State == subjects.CampaignCancelled && l.Waiting == 0
 }
 
 // A screen is what is drawn again and again: in place on a terminal, one below the
@@ -140,49 +111,50 @@ func (w *screen) over(text string, width int) string {
 	return b.String()
 }
 
-// campaignStatuses are those of all campaigns, or of one.
-func campaignStatuses(ctx context.Context, campaigns *campaign.Client, only []string) ([]campaignStatus, error) {
-	var all []campaign.Status
-	var err error
-	if len(only) == 0 {
-		all, err = campaigns.Statuses(ctx)
-	} else {
-		all = make([]campaign.Status, 1)
-		all[0], err = campaigns.Status(ctx, only[0])
+// campaignStatuses are those of all campaigns, or of one: as a worker tells, or as
+// they are found here where no worker answers.
+func (c *client) campaignStatuses(ctx context.Context, s *streams, only []string) ([]campaign.Status, error) {
+	list, err := statusesFrom(ctx, c.workers(), only)
+	if !errors.Is(err, api.ErrNoWorker) {
+		return list, err
 	}
+	campaigns, err := c.alone(ctx, s)
 	if err != nil {
 		return nil, err
 	}
-	list := make([]campaignStatus, len(all))
-	for i := range all {
-		list[i].Status = all[i]
+	return statusesFrom(ctx, campaigns, only)
+}
+
+// statusSource is who tells how campaigns are.
+type statusSource interface {
+	Status(ctx context.Context, name string) (campaign.Status, error)
+	Statuses(ctx context.Context) ([]campaign.Status, error)
+}
+
+func statusesFrom(ctx context.Context, source statusSource, only []string) ([]campaign.Status, error) {
+	if len(only) == 0 {
+		return source.Statuses(ctx)
 	}
-	if len(only) > 0 {
-		list[0].Reason, err = campaigns.Reason(ctx, only[0])
-		if err != nil && ctx.Err() == nil { // its user may not be allowed to see the relays
-			err = nil
-		}
-	}
-	return list, err
+	one, err := source.Status(ctx, only[0])
+	return []campaign.Status{one}, err
 }
 
 // pace is the rate of a campaign and the time left at that rate.
-func (l campaignStatus) pace() string {
-	if l.PerSecond <= 0 {
+func pace(l *campaign.Status) string {
+	if l.Rate <= 0 || l.Ends == nil {
 		return ""
 	}
-	left := time.Duration(l.SecondsLeft * float64(time.Second))
-	return fmt.Sprintf("%s/s, %s left", number(int(l.PerSecond)), left.Round(time.Second))
+	return fmt.Sprintf("%s/s, %s left", number(int(l.Rate)), l.Ends.Sub(l.AsOf).Round(time.Second))
 }
 
-func printStatuses(s *streams, list []campaignStatus, asJSON bool) error {
-	for _, l := range list {
-		warnUnreadable(s, l.Unreadable)
+func printStatuses(s *streams, list []campaign.Status, asJSON, follow bool) error {
+	for i := range list {
+		warnUnreadable(s, list[i].Unreadable)
 	}
 	if asJSON {
 		enc := encoder(s.out, isTerminal(s.out))
-		for _, l := range list {
-			if err := enc.Encode(l); err != nil {
+		for i := range list {
+			if err := enc.Encode(&list[i]); err != nil {
 				return err
 			}
 		}
@@ -193,55 +165,45 @@ func printStatuses(s *streams, list []campaignStatus, asJSON bool) error {
 	header := []string{"campaign", "state", "#recipients", "#queued", "#deferred", "#accepted", "#rejected"}
 	columns := []subjects.Status{subjects.Deferred, subjects.Accepted, subjects.Rejected}
 	for _, status := range []subjects.Status{subjects.Expired, subjects.Suppressed, subjects.Cancelled, subjects.InDoubt} {
-		if slices.ContainsFunc(list, func(l campaignStatus) bool { return l.Outcomes[status] > 0 }) {
+		if slices.ContainsFunc(list, func(l campaign.Status) bool { return l.Outcomes.Of(status) > 0 }) {
 			header, columns = append(header, "#"+string(status)), append(columns, status)
 		}
 	}
-	paced := slices.ContainsFunc(list, func(l campaignStatus) bool { return l.pace() != "" })
+	paced := follow && slices.ContainsFunc(list, func(l campaign.Status) bool { return pace(&l) != "" })
 	last := "#batches"
 	if paced {
 		last = "pace"
 	}
 	t := newTable(append(header, last)...)
-	for _, l := range list {
-		cells := []any{l.Campaign, l.word(), l.Recipients, l.queued()}
+	for i := range list {
+		l := &list[i]
+		cells := []any{l.Campaign, word(l), l.Published, l.Outcomes.Queued}
 		for _, status := range columns {
-			cells = append(cells, l.Outcomes[status])
+			cells = append(cells, l.Outcomes.Of(status))
 		}
 		if paced {
-			cells = append(cells, l.pace())
+			cells = append(cells, pace(l))
 		} else {
-			cells = append(cells, l.Waiting)
+			cells = append(cells, l.Batches)
 		}
 		t.row(cells...)
 	}
 	if err := t.print(s.out); err != nil {
 		return err
 	}
-	for _, l := range list {
-		if l.Reason.Text != "" && len(list) == 1 {
-			fmt.Fprintln(s.out, "waiting: "+escape.Terminal(l.Reason.Text))
-		}
+	if len(list) == 1 && list[0].Reason.Text != "" {
+		fmt.Fprintln(s.out, "waiting: "+escape.Terminal(list[0].Reason.Text))
 	}
 	return nil
 }
 
 // word is the state of the campaign in one word.
-func (l campaignStatus) word() string {
+func word(l *campaign.Status) string {
 	switch {
 	case l.Finished && l.State == subjects.CampaignRunning:
 		return "finished"
-	case l.State == subjects.CampaignRunning && !l.Complete && l.Waiting == 0:
+	case l.State == subjects.CampaignRunning && !l.Complete && l.Outcomes.Left() == 0:
 		return "incomplete"
 	}
 	return string(l.State)
-}
-
-// queued is how many have no outcome yet.
-func (l campaignStatus) queued() int {
-	n := l.Recipients
-	for _, of := range l.Outcomes {
-		n -= of
-	}
-	return max(0, n)
 }

@@ -72,12 +72,12 @@ func TestAStatusIsALineACampaign(t *testing.T) {
 	}
 	want := []string{
 		"campaign     state       recipients  queued  deferred  accepted  rejected  batches",
-		"all          finished             2       0         0         1         1        0",
-		"by-hand      finished             1       0         0         1         0        0",
-		"cut          incomplete           2       0         0         1         1        0",
-		"deferred     running              2       0         1         1         0        0",
-		"one-missing  running              3       1         0         1         1        0",
-		"paused       paused               2       2         0         0         0        0",
+		"all          finished             2       0         0         1         1        1",
+		"by-hand      finished             1       0         0         1         0        1",
+		"cut          incomplete           2       0         0         1         1        1",
+		"deferred     running              2       0         1         1         0        1",
+		"one-missing  running              3       1         0         1         1        1",
+		"paused       paused               2       2         0         0         0        1",
 		"queued       running              2       0         0         1         1        1",
 	}
 	if diff := cmp.Diff(want, lines); diff != "" {
@@ -88,21 +88,22 @@ func TestAStatusIsALineACampaign(t *testing.T) {
 // Whoever expired, was cancelled and so on stands somewhere.
 func TestTheColumnsOfAStatusAddUp(t *testing.T) {
 	t.Parallel()
-	list := []campaignStatus{
-		{Status: campaign.Status{Campaign: "a", State: subjects.CampaignRunning, Recipients: 50_000, Waiting: 9, Outcomes: map[subjects.Status]int{
-			subjects.Accepted: 41_691, subjects.Rejected: 100, subjects.Expired: 8_000, subjects.InDoubt: 1, subjects.Deferred: 7,
-		}}},
-		{Status: campaign.Status{Campaign: "b", State: subjects.CampaignCancelled, Recipients: 10, Outcomes: map[subjects.Status]int{subjects.Cancelled: 10}}},
+	list := []campaign.Status{
+		{
+			Campaign: "a", State: subjects.CampaignRunning, Published: 50_000, Batches: 9,
+			Outcomes: subjects.Counts{Queued: 201, Accepted: 41_691, Rejected: 100, Expired: 8_000, InDoubt: 1, Deferred: 7},
+		},
+		{Campaign: "b", State: subjects.CampaignCancelled, Published: 10, Batches: 1, Outcomes: subjects.Counts{Cancelled: 10}},
 	}
 	var out strings.Builder
 	s := discard()
 	s.out = &out
-	if err := printStatuses(s, list, false); err != nil {
+	if err := printStatuses(s, list, false, false); err != nil {
 		t.Fatal(err)
 	}
 	want := `campaign  state      recipients  queued  deferred  accepted  rejected  expired  cancelled  in_doubt  batches
 a         running        50,000     201         7    41,691       100    8,000          0         1        9
-b         cancelled          10       0         0         0         0        0         10         0        0
+b         cancelled          10       0         0         0         0        0         10         0        1
 `
 	if diff := cmp.Diff(want, out.String()); diff != "" {
 		t.Error(diff)
@@ -159,9 +160,14 @@ func TestAStatusSaysWhatIsLeftOut(t *testing.T) {
 
 func TestThePaceOfACampaignSaysWhatIsLeft(t *testing.T) {
 	t.Parallel()
+	now := time.Now()
 	for rate, want := range map[float64]string{0: "", 2_000: "2,000/s, 3s left", 0.5: "0/s, 3h20m0s left"} {
-		l := campaignStatus{PerSecond: rate, SecondsLeft: 6_000 / rate}
-		if got := l.pace(); got != want {
+		l := campaign.Status{Rate: rate, AsOf: now}
+		if rate > 0 {
+			ends := now.Add(time.Duration(6_000 / rate * float64(time.Second)))
+			l.Ends = &ends
+		}
+		if got := pace(&l); got != want {
 			t.Errorf("at %g/s it says %q, want %q", rate, got, want)
 		}
 	}
@@ -198,12 +204,12 @@ func TestAWatchedStatusSaysInJSONWhatIsLeft(t *testing.T) {
 	c.putCampaign(t, "c", subjects.Campaign{State: subjects.CampaignRunning, Batches: 1, Recipients: 3, Complete: true})
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	lines := make(chan campaignStatus)
+	lines := make(chan campaign.Status)
 	pipe, out := io.Pipe()
 	go func() {
 		defer close(lines)
 		for dec := json.NewDecoder(pipe); ; {
-			var l campaignStatus
+			var l campaign.Status
 			if dec.Decode(&l) != nil {
 				return
 			}
@@ -218,11 +224,11 @@ func TestAWatchedStatusSaysInJSONWhatIsLeft(t *testing.T) {
 		_ = out.Close()
 		ended <- err
 	}()
-	if first := <-lines; first.Final != 0 || first.PerSecond != 0 {
+	if first := <-lines; first.Outcomes.Final() != 0 || first.Rate != 0 || first.Ends != nil {
 		t.Errorf("first %+v", first)
 	}
 	c.journal(t, "c", "b1", entry(subjects.Recorded, 1, became(subjects.Accepted, "a", "1@x.test")))
-	if second := <-lines; second.Final != 1 || second.PerSecond <= 0 || second.SecondsLeft <= second.PerSecond {
+	if second := <-lines; second.Outcomes.Final() != 1 || second.Rate <= 0 || second.Ends == nil || !second.Ends.After(second.AsOf) {
 		t.Errorf("second %+v", second)
 	}
 	cancel()

@@ -50,7 +50,7 @@ func runWorker(ctx context.Context, s *streams) error {
 	c, problems := readEnvironment()
 	log := newLogger(c, s.err)
 	o := c.options(log)
-	o.Metrics = newMetrics()
+	o.Metrics, o.Version = newMetrics(), thisBuild().Version
 	r, err := runner.New(o)
 	if problems = append(problems, inVariables(err)...); len(problems) > 0 {
 		return &usageError{errors.Join(problems...)}

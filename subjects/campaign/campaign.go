@@ -76,6 +76,29 @@ func New(js jetstream.JetStream, names subjects.Names, o Options) *Client {
 	return &Client{js, names, o}
 }
 
+// As is the same client for whatever another actor wants changed.
+func (c *Client) As(actor string) *Client {
+	as := *c
+	as.o.Actor = actor
+	return &as
+}
+
+// Record is the record of a campaign. The error is [ErrNoCampaign] where it has none.
+func (c *Client) Record(ctx context.Context, campaign string) (subjects.Campaign, error) {
+	if err := checkName(campaign); err != nil {
+		return subjects.Campaign{}, err
+	}
+	records, err := c.records(ctx)
+	if err != nil {
+		return subjects.Campaign{}, err
+	}
+	record, revision, err := records.get(ctx, campaign)
+	if err == nil && revision == 0 {
+		err = noCampaign(campaign)
+	}
+	return record, err
+}
+
 // Campaigns are the names that the broker knows of, in no order.
 func (c *Client) Campaigns(ctx context.Context) ([]string, error) {
 	records, err := c.records(ctx)
@@ -145,7 +168,7 @@ func (c *Client) known(ctx context.Context, campaign string) (bool, error) {
 
 // checkName refuses what cannot be a campaign.
 func checkName(campaign string) error {
-	if !subjects.ValidID(campaign) {
+	if !subjects.ValidID(campaign) || campaign == subjects.AllCampaigns {
 		return &envelope.FieldError{Field: "campaign", Reason: fmt.Sprintf("%q: use 1 to 64 letters, digits, - or _", campaign)}
 	}
 	return nil

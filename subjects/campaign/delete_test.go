@@ -34,7 +34,7 @@ func TestACampaignThatIsDeletedLeavesNothing(t *testing.T) {
 		}
 		letters++
 	}
-	if s, err := h.Status(t.Context(), "other"); letters != 1 || s.Final != 1 || err != nil {
+	if s, err := h.Status(t.Context(), "other"); letters != 1 || s.Outcomes.Final() != 1 || err != nil {
 		t.Errorf("of another campaign there are %d dead letters and %+v, %v", letters, s, err)
 	}
 	// The name is free.

@@ -112,7 +112,7 @@ func ExampleClient_Pause() {
 		log.Fatal(err)
 	}
 	last := status.Changes[len(status.Changes)-1]
-	fmt.Printf("%s: %s by %s, because %s; %d of %d are final\n", status.Campaign, status.State, last.By, last.Why, status.Final, status.Recipients)
+	fmt.Printf("%s: %s by %s, because %s; %d of %d are final\n", status.Campaign, status.State, last.By, last.Why, status.Outcomes.Final(), status.Published)
 
 	before, err := client.Resume(ctx, "news", "")
 	if err != nil {

@@ -253,7 +253,7 @@ func (f *follower) take(m jetstream.Msg) error {
 		return fmt.Errorf("follow campaign %s: %w", f.campaign, err)
 	}
 	f.seen = meta.Sequence.Stream
-	e, err := f.decode(m, f.seen)
+	e, err := f.decode(m.Subject(), m.Data(), f.seen)
 	if unreadable, ok := errors.AsType[*EntryError](err); ok {
 		f.summary.Unreadable = append(f.summary.Unreadable, unreadable)
 		return nil

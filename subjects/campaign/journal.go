@@ -48,7 +48,7 @@ func (c *Client) entries(ctx context.Context, subject string) iter.Seq2[entry, e
 			if journals.After() > last { // the last one is too old by now, and gone
 				return
 			}
-			if !yield(c.decode(m, journals.After())) {
+			if !yield(c.decode(m.Subject(), m.Data(), journals.After())) {
 				return
 			}
 		}
@@ -71,11 +71,11 @@ func (c *Client) lastEntry(ctx context.Context, subject string) (uint64, error) 
 	return last.Sequence, nil
 }
 
-func (c *Client) decode(m jetstream.Msg, sequence uint64) (entry, error) {
-	e := entry{subject: m.Subject(), sequence: sequence}
-	e.campaign, e.batch = c.names.Campaign(m.Subject())
-	if err := json.Unmarshal(m.Data(), &e.Entry); err != nil {
-		return e, &EntryError{Subject: m.Subject(), Sequence: sequence, Err: err}
+func (c *Client) decode(subject string, data []byte, sequence uint64) (entry, error) {
+	e := entry{subject: subject, sequence: sequence}
+	e.campaign, e.batch = c.names.Campaign(subject)
+	if err := json.Unmarshal(data, &e.Entry); err != nil {
+		return e, &EntryError{Subject: subject, Sequence: sequence, Err: err}
 	}
 	return e, nil
 }

@@ -85,9 +85,13 @@ func (c *Client) Outcomes(ctx context.Context, campaign string, f Filter) iter.S
 func yieldBatch(yield func(Outcome, error) bool, f Filter, campaign, batch string, state *subjects.State) bool {
 	for _, recipient := range slices.Sorted(maps.Keys(state.Results)) {
 		r := state.Results[recipient]
-		if f.wants(r) && !yield(Outcome{campaign, batch, recipient, r.Status, r.Relay, r.Code, r.Enhanced, r.Text, r.Attempt, r.Time}, nil) {
+		if f.wants(r) && !yield(outcomeOf(campaign, batch, recipient, r), nil) {
 			return false
 		}
 	}
 	return true
+}
+
+func outcomeOf(campaign, batch, recipient string, r *subjects.Result) Outcome {
+	return Outcome{campaign, batch, recipient, r.Status, r.Relay, r.Code, r.Enhanced, r.Text, r.Attempt, r.Time}
 }

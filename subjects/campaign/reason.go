@@ -18,8 +18,8 @@ import (
 
 // A Reason says why nothing of a campaign moves. The zero Reason is none.
 type Reason struct {
-	Code ReasonCode `json:"reason_code,omitempty"`
-	Text string     `json:"reason,omitempty"` // for people, one line; may hold what a relay said
+	Code ReasonCode `json:"reason_code"`
+	Text string     `json:"reason"` // for people, one line; may hold what a relay said
 }
 
 // A ReasonCode is the kind of a [Reason].
@@ -76,6 +76,33 @@ func (c *Client) Reason(ctx context.Context, campaign string) (Reason, error) {
 		return Reason{}, err
 	}
 	return stuck(workers, time.Now()), nil
+}
+
+// reason is the same from what was looked at already, and knows whether what is left
+// waits for its next attempt.
+func (l *look) reason(record *subjects.Campaign, waiting uint64, of *subjects.Counts) Reason {
+	if record.State == subjects.CampaignPaused {
+		return Reason{ReasonPaused, pausedText(record.Changes)}
+	}
+	if waiting == 0 {
+		return Reason{}
+	}
+	if workers := l.workers(); workers != nil {
+		if r := stuck(workers, l.asOf); r.Code != ReasonNone {
+			return r
+		}
+	}
+	if of.Queued == 0 && of.Deferred > 0 {
+		return restingReason(of.Deferred)
+	}
+	return Reason{}
+}
+
+func restingReason(recipients int) Reason {
+	if recipients == 1 {
+		return Reason{ReasonResting, "1 recipient was deferred, for the next attempt"}
+	}
+	return Reason{ReasonResting, fmt.Sprintf("%d recipients were deferred, for the next attempt", recipients)}
 }
 
 func pausedText(changes []subjects.CampaignChange) string {

@@ -3,28 +3,53 @@ package campaign
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"bulkmail/subjects"
+	"bulkmail/subjects/tally"
 )
 
-// A Status is how far a campaign is.
+// A Status is how far a campaign is. Its keys are a contract.
 type Status struct {
-	Campaign   string                  `json:"campaign"`
-	State      subjects.CampaignState  `json:"state"`
-	Finished   bool                    `json:"finished"`   // complete, nothing waits, and everybody has a final outcome
-	Complete   bool                    `json:"complete"`   // the whole list was published
-	Recipients int                     `json:"recipients"` // published; at least those with an outcome
-	Final      int                     `json:"final"`
-	Outcomes   map[subjects.Status]int `json:"outcomes"` // recipients by their newest status
-	Waiting    int                     `json:"waiting"`  // batches in the queue
+	Campaign string                 `json:"campaign"`
+	State    subjects.CampaignState `json:"state"`
+	Finished bool                   `json:"finished"` // complete, nothing waits, and everybody has a final outcome
+	Reason                          // why it does not move
+
+	Published int  `json:"published"` // different recipients of batches that can be read
+	Batches   int  `json:"batches"`
+	Complete  bool `json:"complete"` // the whole list was published
+
+	Outcomes subjects.Counts `json:"outcomes"` // of those published: their sum
+	Moved    int             `json:"moved"`    // recipients who are in another batch now, and count there
+	Dead     DeadCounts      `json:"dead"`
+
+	Began *time.Time `json:"began"` // when the first batch was taken up
+	Ended *time.Time `json:"ended"` // when it was finished
+	Rate  float64    `json:"rate"`  // recipients a second who became final, lately
+	Ends  *time.Time `json:"ends"`  // at that rate
+	AsOf  time.Time  `json:"as_of"` // of the figures
 
 	// Changes are the last changes of its state, the newest last.
-	Changes []subjects.CampaignChange `json:"changes,omitempty"`
-	// Unreadable are entries of its journals that were left out.
-	Unreadable []*EntryError `json:"-"`
+	Changes []subjects.CampaignChange `json:"changes"`
+	// Unreadable are entries of its journals that were left out, the first ones.
+	Unreadable []*EntryError `json:"unreadable,omitempty"`
+}
+
+// DeadCounts are the dead letters of a campaign.
+type DeadCounts struct {
+	Letters    int `json:"letters"`
+	Unreadable int `json:"unreadable"` // those of batches that could not be read
+}
+
+// Over tells whether nothing more will happen to the campaign.
+func (s *Status) Over() bool {
+	return s.Finished || s.State == subjects.CampaignCancelled && s.Outcomes.Left() == 0
 }
 
 // Status tells how far a campaign is. The error is [ErrNoCampaign] where there
@@ -49,34 +74,25 @@ func (c *Client) Statuses(ctx context.Context) ([]Status, error) {
 	return c.statuses(ctx, "")
 }
 
-// statuses reads everything once, whether of one campaign or of all. It begins
-// with the queue: a batch that is settled meanwhile is met in its journal, never
-// in neither.
+// A look is what is known of all campaigns, or of one, at one time.
+type look struct {
+	waiting map[string]uint64
+	tallies map[string]*tally.Tally
+	dead    map[string]DeadCounts
+	asOf    time.Time
+
+	workers func() []subjects.WorkerRelays // nil where they cannot be seen
+}
+
+// statuses begins with the queue: a batch that is settled meanwhile is met in its
+// journal, never in neither.
 func (c *Client) statuses(ctx context.Context, only string) ([]Status, error) {
 	records, err := c.records(ctx)
 	if err != nil {
 		return nil, err
 	}
-	byName := make(map[string]*Status)
-	of := func(name string) *Status {
-		s := byName[name]
-		if s == nil {
-			name = strings.Clone(name)
-			s = &Status{Campaign: name, Outcomes: make(map[subjects.Status]int)}
-			byName[name] = s
-		}
-		return s
-	}
-	wanted := cmp.Or(only, "*")
-	bySubject, err := c.count(ctx, c.names.BatchesStream(), c.names.Batches(wanted))
+	l, err := c.look(ctx, only)
 	if err != nil {
-		return nil, err
-	}
-	for subject, n := range bySubject {
-		name, _ := c.names.Campaign(subject)
-		of(name).Waiting = int(n)
-	}
-	if err := c.countOutcomes(ctx, c.names.CampaignOutcomes(wanted), of); err != nil {
 		return nil, err
 	}
 	names := []string{only}
@@ -84,13 +100,7 @@ func (c *Client) statuses(ctx context.Context, only string) ([]Status, error) {
 		if names, err = records.names(ctx); err != nil {
 			return nil, err
 		}
-		for _, name := range names {
-			of(name)
-		}
-		names = nil
-		for name := range byName {
-			names = append(names, name)
-		}
+		names = l.names(names)
 	}
 	var list []Status
 	for _, name := range names {
@@ -98,76 +108,164 @@ func (c *Client) statuses(ctx context.Context, only string) ([]Status, error) {
 		if err != nil {
 			return nil, err
 		}
-		if byName[name] == nil && revision == 0 {
-			continue
+		if revision > 0 || l.has(name) {
+			list = append(list, l.status(name, &record, revision > 0))
 		}
-		s := of(name)
-		if err := c.complete(ctx, s, record, revision > 0); err != nil {
-			return nil, err
-		}
-		list = append(list, *s)
 	}
 	slices.SortFunc(list, func(a, b Status) int { return cmp.Compare(a.Campaign, b.Campaign) })
 	return list, nil
 }
 
-// countOutcomes counts recipients by their newest status. Memory follows the
-// batches under way.
-func (c *Client) countOutcomes(ctx context.Context, subject string, of func(string) *Status) error {
-	journals := make(subjects.Journals)
-	retries := make(map[*Status]retried)
-	for e, err := range c.entries(ctx, subject) {
-		if unreadable, ok := errors.AsType[*EntryError](err); ok {
-			s := of(e.campaign)
-			s.Unreadable = append(s.Unreadable, unreadable)
-			continue
-		}
-		if err != nil {
-			return err
-		}
-		s := of(e.campaign)
-		if retries[s] == nil {
-			retries[s] = make(retried)
-		}
-		journals.Fold(e.subject, e.Entry, func(_ string, before, after *subjects.Result) {
-			if before != nil {
-				s.leaves(before.Status)
-			}
-			s.Outcomes[after.Status]++
-			if _, again := retries[s].fold(e.batch, before, after); again {
-				s.leaves(subjects.Expired)
-			}
-		})
+func (c *Client) look(ctx context.Context, only string) (*look, error) {
+	wanted := cmp.Or(only, "*")
+	bySubject, err := c.count(ctx, c.names.BatchesStream(), c.names.Batches(wanted))
+	if err != nil {
+		return nil, err
 	}
-	return nil
+	l := &look{waiting: make(map[string]uint64), asOf: time.Now().UTC().Truncate(time.Millisecond)}
+	for subject, n := range bySubject {
+		name, _ := c.names.Campaign(subject)
+		l.waiting[strings.Clone(name)] = n
+	}
+	book, err := tally.Open(ctx, c.js, c.names, only)
+	if err != nil {
+		return nil, err
+	}
+	if err := book.Read(ctx); err != nil {
+		return nil, err
+	}
+	l.tallies = book.Tallies()
+	if l.dead, err = c.deadCounts(ctx, wanted); err != nil {
+		return nil, err
+	}
+	l.workers = onceWorkers(func() ([]subjects.WorkerRelays, error) { return c.workers(ctx) })
+	return l, nil
 }
 
-// leaves takes a recipient out of those of a status.
-func (s *Status) leaves(status subjects.Status) {
-	if s.Outcomes[status]--; s.Outcomes[status] == 0 {
-		delete(s.Outcomes, status)
+// onceWorkers asks when it is first wanted. What cannot be seen is nil.
+func onceWorkers(ask func() ([]subjects.WorkerRelays, error)) func() []subjects.WorkerRelays {
+	var asked bool
+	var known []subjects.WorkerRelays
+	return func() []subjects.WorkerRelays {
+		if asked {
+			return known
+		}
+		asked = true
+		workers, err := ask()
+		if err == nil {
+			known = append([]subjects.WorkerRelays{}, workers...)
+		}
+		return known
 	}
 }
 
-// complete adds what the record says to what the queue and the journals do. A
-// campaign without a record was published by others: it is what is there of it.
-func (c *Client) complete(ctx context.Context, s *Status, record subjects.Campaign, recorded bool) error {
-	s.State, s.Complete, s.Recipients, s.Changes = record.State, record.Complete || !recorded, record.Recipients, record.Changes
-	known := 0
-	for status, n := range s.Outcomes {
-		known += n
-		if status.Final() {
-			s.Final += n
-		}
+func (l *look) has(name string) bool {
+	return l.waiting[name] > 0 || l.tallies[name] != nil || l.dead[name].Letters > 0
+}
+
+// names are the campaigns that there is anything of, and those given.
+func (l *look) names(given []string) []string {
+	for name := range l.waiting {
+		given = append(given, name)
 	}
-	s.Recipients = max(s.Recipients, known)
-	s.Finished = s.Complete && s.Waiting == 0 && s.Final == s.Recipients
-	if !s.Finished || recorded {
-		return nil
+	for name := range l.tallies {
+		given = append(given, name)
 	}
-	// Nobody counted who was published: whoever is in a batch or an entry that
+	slices.Sort(given)
+	return slices.Compact(given)
+}
+
+// status puts together what the record, the queue and the journals say. A campaign
+// without a record was published by others: it is what is there of it.
+func (l *look) status(name string, record *subjects.Campaign, recorded bool) Status {
+	var counts tally.Counts
+	if t := l.tallies[name]; t != nil {
+		counts = t.Counts
+	}
+	waiting := l.waiting[name]
+	s := Status{
+		Campaign: name, State: record.State, Complete: record.Complete || !recorded, Changes: append([]subjects.CampaignChange{}, record.Changes...),
+		Published: max(record.Recipients, counts.Published), Batches: max(record.Batches, counts.Batches),
+		Moved: counts.Moved(), Dead: l.dead[name], AsOf: l.asOf, Rate: counts.Rate(l.asOf),
+	}
+	if waiting == 0 && (s.Dead.Unreadable > 0 || s.State == subjects.CampaignCancelled) {
+		s.Published = counts.Published // the others were in batches that could not be read, or never came
+	}
+	for status, n := range counts.Outcomes {
+		s.Outcomes.Add(status, n)
+	}
+	s.Outcomes.Queued = s.Published - s.Outcomes.Final() - s.Outcomes.Deferred
+	for _, u := range counts.Unreadable {
+		s.Unreadable = append(s.Unreadable, &EntryError{u.Subject, u.Sequence, errors.New(u.Reason)})
+	}
+	// Where nobody counted who was published, whoever is in a batch or an entry that
 	// could not be read may have no outcome.
-	dead, err := c.unreadable(ctx, s.Campaign)
-	s.Finished = len(dead) == 0 && len(s.Unreadable) == 0
+	hidden := !recorded && s.Dead.Unreadable+len(s.Unreadable) > 0
+	s.Finished = s.Complete && waiting == 0 && s.Outcomes.Left() == 0 && !hidden
+	s.times(&counts)
+	s.Reason = l.reason(record, waiting, &s.Outcomes)
+	return s
+}
+
+func (s *Status) times(counts *tally.Counts) {
+	if !counts.Began.IsZero() {
+		s.Began = &counts.Began
+	}
+	switch left := s.Outcomes.Left(); {
+	case s.Finished && !counts.Last.IsZero():
+		s.Ended = &counts.Last
+	case left > 0 && s.Rate > 0 && s.State == subjects.CampaignRunning:
+		ends := s.AsOf.Add(time.Duration(float64(left) / s.Rate * float64(time.Second))).Truncate(time.Second)
+		s.Ends = &ends
+	}
+}
+
+// deadCounts counts dead letters by campaign.
+func (c *Client) deadCounts(ctx context.Context, wanted string) (map[string]DeadCounts, error) {
+	bySubject, err := c.count(ctx, c.names.DeadStream(), c.names.Dead(wanted))
+	if err != nil {
+		return nil, err
+	}
+	dead := make(map[string]DeadCounts, len(bySubject))
+	for subject, n := range bySubject {
+		name, _ := c.names.Campaign(subject)
+		counts := DeadCounts{Letters: int(n)}
+		looked := 0
+		for l, err := range c.DeadLetters(ctx, name) {
+			if err != nil {
+				return nil, err
+			}
+			if l.Cause != subjects.CauseExpired { // which is an outcome
+				counts.Unreadable++
+			}
+			if looked++; looked == mostLooked {
+				break
+			}
+		}
+		dead[strings.Clone(name)] = counts
+	}
+	return dead, nil
+}
+
+// mostLooked is at how many dead letters of a campaign a status looks.
+const mostLooked = 100
+
+// entryErrorJSON is how an [EntryError] is told to other programs.
+type entryErrorJSON struct {
+	Subject  string `json:"subject"`
+	Sequence uint64 `json:"sequence"`
+	Error    string `json:"error"`
+}
+
+// MarshalJSON writes subject, sequence and error.
+func (e *EntryError) MarshalJSON() ([]byte, error) {
+	return json.Marshal(entryErrorJSON{e.Subject, e.Sequence, fmt.Sprint(e.Err)})
+}
+
+// UnmarshalJSON reads what MarshalJSON wrote.
+func (e *EntryError) UnmarshalJSON(data []byte) error {
+	var told entryErrorJSON
+	err := json.Unmarshal(data, &told)
+	e.Subject, e.Sequence, e.Err = told.Subject, told.Sequence, errors.New(told.Error)
 	return err
 }

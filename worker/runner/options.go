@@ -38,6 +38,8 @@ type Options struct {
 	// Name tells this worker from every other one, in journals, in logs and in
 	// the ledgers of caps. Defaults to host, process id and a random word.
 	Name string
+	// Version is that of the program, which its service tells. Defaults to 0.0.0.
+	Version string
 
 	// Conn is a connection to use. It is not closed; it should go on
 	// reconnecting for ever, as one made with [Options.NATSOptions] does.

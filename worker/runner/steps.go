@@ -41,6 +41,8 @@ func (r *Runner) steps() []step {
 		{"worker", r.makeWorker, nil, 0},
 		{"health", r.watchHealth, nil, 0},
 		{"reload", r.startFollowing, r.stopFollowing, 0},
+		// It answers during the drain, too.
+		{"service", r.startService, r.stopService, time.Second},
 	}
 }
 
@@ -68,6 +70,7 @@ type parts struct {
 	worker   *worker.Worker
 	checks   *health.Checks
 
+	serving     *serving
 	stopReading context.CancelFunc
 	stopped     chan struct{} // closed when the relays file is no longer followed
 }
