@@ -42,6 +42,9 @@ func (r *Results) appendJSON(dst []byte) []byte {
 	if r.Text != "" {
 		dst = appendString(append(dst, `,"text":`...), r.Text)
 	}
+	if r.InDoubt {
+		dst = append(dst, `,"in_doubt":true`...)
+	}
 	if r.Recipients == nil {
 		return append(dst, `,"recipients":null}`...)
 	}

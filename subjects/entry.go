@@ -60,6 +60,7 @@ type Outcome struct {
 	Code     int
 	Enhanced string
 	Text     string
+	InDoubt  bool // of a deferred recipient: it may have been accepted, which is not known
 }
 
 // Results is what became of some recipients in the same way.
@@ -69,10 +70,11 @@ type Results struct {
 	Code       int      `json:"code,omitempty"`
 	Enhanced   string   `json:"enhanced,omitempty"`
 	Text       string   `json:"text,omitempty"`
-	Recipients []string `json:"recipients"` // as published
+	InDoubt    bool     `json:"in_doubt,omitempty"` // of deferred ones: they may have been accepted
+	Recipients []string `json:"recipients"`         // as published
 }
 
 // Outcome is r without the recipients.
 func (r *Results) Outcome() Outcome {
-	return Outcome{r.Status, r.Relay, r.Code, r.Enhanced, r.Text}
+	return Outcome{r.Status, r.Relay, r.Code, r.Enhanced, r.Text, r.InDoubt}
 }

@@ -20,6 +20,9 @@ type State struct {
 	// Announced is the recipients that an attempt was about to send to and of
 	// whom nothing is on record since: they are in doubt.
 	Announced map[string]*Result
+	// Doubts is how often each recipient was in doubt and is not final for that:
+	// how many copies it may have. Nil: nobody was.
+	Doubts map[string]int
 	// Done tells whether the last entry said that every recipient is final.
 	Done bool
 
@@ -86,6 +89,12 @@ func (s *State) record(after *Result, recipients []string, changed func(string, 
 			continue
 		}
 		s.Results[recipient] = after
+		if after.InDoubt && !after.Final() {
+			if s.Doubts == nil {
+				s.Doubts = make(map[string]int)
+			}
+			s.Doubts[recipient]++
+		}
 		if changed != nil {
 			changed(recipient, before, after)
 		}

@@ -104,6 +104,25 @@ func TestAResultKeepsWhatWasSaidAndWhen(t *testing.T) {
 	}
 }
 
+func TestHowOftenSomebodyWasInDoubtIsCountedUntilThatIsFinal(t *testing.T) {
+	t.Parallel()
+	var s subjects.State
+	doubt := is(subjects.Deferred, "a", "b")
+	doubt.InDoubt = true
+	last := doubt
+	last.Status = subjects.InDoubt
+	for _, e := range []subjects.Entry{
+		entry(0, 1, subjects.Recorded, doubt, is(subjects.Deferred, "c")),
+		entry(1, 2, subjects.Recorded, doubt, is(subjects.Deferred, "c")),
+		entry(2, 3, subjects.Recorded, last, is(subjects.Deferred, "c")),
+	} {
+		s.Fold(e, nil)
+	}
+	if diff := cmp.Diff(map[string]int{"a": 2, "b": 2}, s.Doubts); diff != "" {
+		t.Error(diff)
+	}
+}
+
 func TestWhoAddsUpIsToldOfEachChangeOnce(t *testing.T) {
 	t.Parallel()
 	var s subjects.State

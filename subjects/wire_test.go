@@ -42,6 +42,7 @@ func TestWireFormatsAreAsPublished(t *testing.T) {
 				{Status: subjects.Accepted, Relay: "primary", Code: 250, Enhanced: "2.0.0", Text: "Ok: queued as <4XyZ&1>", Recipients: []string{"ann@example.net", "bob@example.org"}},
 				{Status: subjects.Rejected, Relay: "primary", Code: 550, Enhanced: "5.1.1", Text: `"no such user"`, Recipients: []string{"gone@example.net"}},
 				{Status: subjects.Deferred, Relay: "spare", Code: 451, Text: "später", Recipients: []string{"jörg@bücher.example"}},
+				{Status: subjects.Deferred, Relay: "spare", Code: 451, Text: "lost", InDoubt: true, Recipients: []string{"late@example.net"}},
 			},
 		}},
 		{"entry-done.json", subjects.Entry{Time: at, Worker: "w1", Attempt: 3, Event: subjects.Done}},

@@ -43,7 +43,8 @@ type attempt struct {
 
 	screened atomic.Uint64 // the version of the suppressions that the queue was compared with
 
-	expiredBefore time.Time // when somebody was given up in an earlier attempt; zero: nobody was
+	expiredBefore time.Time      // when somebody was given up in an earlier attempt; zero: nobody was
+	doubts        map[string]int // by address: how many copies of earlier attempts they may have
 
 	mu        sync.Mutex               // guards what follows
 	queue     []waiting                // groups with recipients left, in order
@@ -74,7 +75,7 @@ func (w *Worker) newAttempt(d *delivery, b *envelope.Batch, p plan, message *mai
 		campaign: d.campaign, batch: d.batch, lease: d.lease, pool: w.pool, policy: w.policy, worker: w,
 		published: b, letters: b.Letters(), message: message, deadline: p.deadline,
 		due:     p.due,
-		expired: p.expired, expiredBefore: p.expiredAt,
+		expired: p.expired, expiredBefore: p.expiredAt, doubts: p.doubts,
 		queue:     make([]waiting, len(p.send)),
 		finished:  make(chan struct{}),
 		announced: make(map[*relay.Envelope]bool),
@@ -216,26 +217,28 @@ func (a *attempt) giveUp(why error) {
 	a.deadline = time.Time{} // all is over
 }
 
-// expire gives what is deferred the outcome expired.
+// expire gives what is deferred the outcome expired, or in doubt.
 func (a *attempt) expire() {
 	left := make(map[subjects.Outcome][]envelope.Recipient)
 	for _, d := range a.deferred {
-		d.Status = subjects.Expired
+		d.Outcome = a.finally(d, subjects.Expired)
 		left[d.Outcome] = append(left[d.Outcome], d.recipient)
-		a.expired = append(a.expired, d)
+		if d.Status == subjects.Expired {
+			a.expired = append(a.expired, d)
+		}
 	}
 	for o, recipients := range left {
 		a.record(o, recipients)
 	}
 }
 
-// cancel gives what is left of the batch the outcome cancelled.
+// cancel gives what is left of the batch the outcome cancelled, or in doubt.
 func (a *attempt) cancel() {
 	left := make(map[subjects.Outcome][]envelope.Recipient)
 	a.mu.Lock()
 	for _, d := range a.deferred {
-		d.Status = subjects.Cancelled
-		left[d.Outcome] = append(left[d.Outcome], d.recipient)
+		o := a.finally(d, subjects.Cancelled)
+		left[o] = append(left[o], d.recipient)
 	}
 	unsent := subjects.Outcome{Status: subjects.Cancelled}
 	for _, g := range a.queue {
@@ -371,9 +374,12 @@ func (a *attempt) Settle(e *relay.Envelope, relayName string, _ error) {
 			end++
 		}
 		alike := e.Recipients[i:end:end]
-		if o := a.outcome(e.Results[i], relayName, announced); o.Status == "" {
+		switch o := a.outcome(e.Results[i], relayName, announced); {
+		case o.Status == "":
 			again = leave(again, alike, e.TrailOf(i))
-		} else {
+		case o.InDoubt:
+			a.recordDoubtful(o, alike)
+		default:
 			a.record(o, alike)
 		}
 		i = end
@@ -432,9 +438,9 @@ func (a *attempt) outcome(r smtp.Result, relayName string, last bool) subjects.O
 		if o.Text == "" {
 			o.Code, o.Enhanced, o.Text = doubtCode, doubtEnhanced, "connection lost after the end of the data: it may have been accepted"
 		}
-		o.Status = subjects.Deferred
+		o.Status, o.InDoubt = subjects.Deferred, true
 		if a.policy.InDoubt == Skip {
-			o.Status = subjects.InDoubt
+			o.Status, o.InDoubt = subjects.InDoubt, false
 		}
 	case smtp.NotAttempted:
 		if last {

@@ -13,6 +13,7 @@ import (
 
 	"bulkmail/envelope"
 	"bulkmail/relay"
+	"bulkmail/relay/sink"
 	"bulkmail/relay/smtp"
 	"bulkmail/subjects"
 	"bulkmail/worker"
@@ -109,12 +110,21 @@ func (s *late) serve(conn net.Conn) {
 	}
 }
 
-// A server whose reply to the dot always comes too late gets a copy each attempt,
-// as the schedule says, and no more; with skip it gets one.
-func TestAReplyThatAlwaysComesTooLateCostsACopyAnAttempt(t *testing.T) {
+// A server whose reply to the dot always comes too late gets a few copies and no
+// more, however long retries go on; with skip it gets one. Who may have the message
+// is in doubt in the end, not expired, and in no dead letter.
+func TestARecipientWhoseReplyAlwaysComesTooLateGetsThreeCopiesAndIsInDoubt(t *testing.T) {
 	t.Parallel()
-	for inDoubt, final := range map[worker.InDoubt]subjects.Status{worker.Resend: subjects.Expired, worker.Skip: subjects.InDoubt} {
-		t.Run(string(inDoubt), func(t *testing.T) {
+	for name, c := range map[string]struct {
+		o      worker.Options
+		copies int
+		text   string
+	}{
+		"resend":                 {worker.Options{InDoubt: worker.Resend, RetryFor: time.Hour}, 3, "; so it was 3 times, not sent again"},
+		"resend, the time is up": {worker.Options{InDoubt: worker.Resend, RetryFor: time.Millisecond}, 1, "the end of the data"},
+		"skip":                   {worker.Options{InDoubt: worker.Skip, RetryFor: time.Hour}, 1, "the end of the data"},
+	} {
+		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			s := &late{copies: map[string]int{}}
 			addr := listening(t, s.serve)
@@ -122,21 +132,54 @@ func TestAReplyThatAlwaysComesTooLateCostsACopyAnAttempt(t *testing.T) {
 			l := h.ledger(t, "c", "1")
 			list := people(3, "a.test")
 			h.publish(t, "c", envelope.Batch{ID: "1", Recipients: envelope.To(list...)})
-			e := h.hireWith(t, worker.Options{InDoubt: inDoubt, RetryFor: time.Second, RetryDelays: worker.Schedule{300 * time.Millisecond}}, impatient,
-				smtpRelay(t, "late", addr, func(c *relay.Config) { c.TimeOut = 100 * time.Millisecond }))
-			attempts := l.until(subjects.Done).Attempt
+			e := h.hireWith(t, c.o, impatient, smtpRelay(t, "late", addr, func(c *relay.Config) { c.TimeOut = 100 * time.Millisecond }))
+			l.until(subjects.Done)
+			h.empty(t)
 			e.leave(t)
 			s.mu.Lock()
 			defer s.mu.Unlock()
 			for _, to := range list {
 				got := l.newest[to]
-				if got.status != final || !strings.Contains(got.text, "the connection was lost before the reply to the end of the data") {
+				if got.status != subjects.InDoubt || got.code != 451 || !strings.HasSuffix(got.text, c.text) ||
+					!strings.HasPrefix(got.text, "the connection was lost before the reply to the end of the data") {
 					t.Errorf("%s is %+v", to, got)
 				}
-				if n := s.copies[to]; n < 1 || n > attempts || inDoubt == worker.Skip && n != 1 {
-					t.Errorf("%s: %d copies in %d attempts", to, n, attempts)
+				if n := s.copies[to]; n != c.copies {
+					t.Errorf("%s: %d copies, want %d", to, n, c.copies)
 				}
 			}
+			if n := h.stored(t, h.names.DeadStream()); n != 0 {
+				t.Errorf("%d dead letters: retrying them sends once more", n)
+			}
 		})
+	}
+}
+
+// Deferred after it was in doubt, a recipient may still have the first copy.
+func TestWhoWasInDoubtOnceDoesNotExpire(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t)
+	post := openSink(t, sink.Options{}, "RCPT:*=451 4.2.0 later")
+	known := subjects.Entry{Time: time.Now(), Worker: "other", Attempt: 1, Event: subjects.Claimed}
+	for range 2 {
+		if _, err := h.js.Publish(t.Context(), h.names.Outcomes("c", "1"), known.AppendJSON(nil)); err != nil {
+			t.Fatal(err)
+		}
+		known.Event = subjects.Recorded
+		known.Results = []subjects.Results{{Status: subjects.Deferred, InDoubt: true, Code: 451, Text: "lost", Recipients: []string{"p0@a.test"}}}
+	}
+	l := h.ledger(t, "c", "1")
+	h.publish(t, "c", envelope.Batch{ID: "1", Recipients: envelope.To(people(2, "a.test")...)})
+	h.hire(t, worker.Options{RetryFor: time.Millisecond, RetryDelays: worker.Schedule{time.Millisecond}}, post.relay(t))
+	l.until(subjects.Done)
+	h.empty(t)
+	if got := l.newest["p0@a.test"]; got.status != subjects.InDoubt || got.text != "an earlier attempt may have been accepted; the last one: later" {
+		t.Errorf("who was in doubt is %+v", got)
+	}
+	if got := l.newest["p1@a.test"]; got.status != subjects.Expired {
+		t.Errorf("who was not is %+v", got)
+	}
+	if n := h.stored(t, h.names.DeadStream()); n != 1 {
+		t.Errorf("%d dead letters, want that of the one who expired", n)
 	}
 }

@@ -31,6 +31,8 @@ type plan struct {
 	doubtful []deferred         // announced by an attempt that died, and not to be sent to again
 	deadline time.Time          // when what is deferred is given up
 
+	doubts map[string]int // as [subjects.State] has them
+
 	expired   []deferred // given up by an attempt that may have died before it had stored the dead letter
 	expiredAt time.Time  // when the first of these was
 }
@@ -48,7 +50,7 @@ type deferred struct {
 // Of a campaign that was cancelled nobody is sent to, so all who were deferred
 // rest. s may be nil.
 func makePlan(batch *envelope.Batch, known *subjects.State, p policy, s *screen, cancelled bool, now time.Time) plan {
-	out := plan{deadline: now.Add(p.RetryFor)}
+	out := plan{deadline: now.Add(p.RetryFor), doubts: known.Doubts}
 	if !known.FirstClaim.IsZero() {
 		out.deadline = known.FirstClaim.Add(p.RetryFor)
 	}

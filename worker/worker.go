@@ -147,7 +147,7 @@ type InDoubt string
 
 // The ways of going on.
 const (
-	Resend InDoubt = "resend" // deferred and tried again: at least once, as every MTA does
+	Resend InDoubt = "resend" // deferred and tried again, as every MTA does: up to three copies, then in_doubt
 	Skip   InDoubt = "skip"   // final outcome in_doubt: at most once
 )
 

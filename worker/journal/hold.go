@@ -351,7 +351,7 @@ func (h *Hold) split(p *pending, room int) (some subjects.Results, bytes int) {
 		bytes += encodedLen(address) + 1
 	}
 	to := len(h.list)
-	return subjects.Results{Status: p.Status, Relay: p.Relay, Code: p.Code, Enhanced: p.Enhanced, Text: p.Text, Recipients: h.list[from:to:to]}, bytes
+	return subjects.Results{Status: p.Status, Relay: p.Relay, Code: p.Code, Enhanced: p.Enhanced, Text: p.Text, InDoubt: p.InDoubt, Recipients: h.list[from:to:to]}, bytes
 }
 
 // take takes one entry's worth of what is pending. event is empty when there is
