@@ -1,7 +1,6 @@
 package worker
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -79,7 +78,7 @@ func (p *press) unsigned(fields string) *dkim.Options {
 // same message.
 type mailing struct {
 	press    *press
-	message  *message
+	message  *loan
 	letters  bool
 	common   letter.Batch
 	signedBy dkim.Keys // where From is the same in all letters
@@ -90,11 +89,16 @@ type mailing struct {
 // and date are those of the batch's first attempt, so that a letter that is sent
 // again is the same letter. An [*envelope.FieldError] says that the batch can never
 // be sent.
-func (w *Worker) mailing(ctx context.Context, d *delivery, b *envelope.Batch, known *journal.State) (*mailing, error) {
-	message, err := w.messages.of(ctx, b, d.position)
+func (w *Worker) mailing(ctx context.Context, d *delivery, b *envelope.Batch, known *journal.State) (_ *mailing, err error) {
+	message, err := w.messages.lend(ctx, b, d)
 	if err != nil {
 		return nil, err
 	}
+	defer func() {
+		if err != nil {
+			message.end()
+		}
+	}()
 	if known.Stamp.Date.IsZero() {
 		known.Stamp.Date = cmp.Or(known.FirstClaim, time.Now()).UTC().Truncate(time.Second)
 	}
@@ -117,20 +121,24 @@ func (w *Worker) mailing(ctx context.Context, d *delivery, b *envelope.Batch, kn
 	}
 	if m.letters {
 		var data mustache.Data
-		if _, err := data.Read([]byte(b.Data)); err != nil {
+		if _, err = data.Read([]byte(b.Data)); err != nil {
 			return nil, &envelope.FieldError{Field: "data", Reason: err.Error()}
 		}
 		return m, nil
 	}
 	m.common.ID = "" // Message-ID is of the message
-	m.forms = message.forms
-	if !message.template.Has("date") || !message.template.Has("message-id") {
-		m.forms = new(forms)
-	}
+	m.forms = cmp.Or(message.forms, new(forms))
 	if _, refused := m.form(form{}); refused != nil {
 		return nil, &envelope.FieldError{Field: message.field, Reason: strings.TrimPrefix(refused.Text, notSent)}
 	}
 	return m, nil
+}
+
+// end gives back the memory of the message; a batch may have none.
+func (m *mailing) end() {
+	if m != nil {
+		m.message.end()
+	}
 }
 
 // source makes the message of one envelope, for the relay that the grant is of.
@@ -268,14 +276,13 @@ func (s *forms) of(f form) *formed {
 func (m *mailing) form(f form) (*envelope.Message, *smtp.Reply) {
 	made := m.forms.of(f)
 	made.once.Do(func() {
-		d := m.press.desk()
-		defer m.press.desks.Put(d)
+		var d desk // of which the message stays
 		d.to = letter.Recipient{To: m.message.digest}
 		if err := d.make(m, f); err != nil {
 			made.refused = refusal(err)
 			return
 		}
-		made.message = envelope.WireMessage(bytes.Clone(d.message.Wire()), d.message.Size(), d.message.EightBit(), d.message.UTF8())
+		made.message = d.message
 	})
 	if made.refused != nil {
 		return nil, made.refused

@@ -81,7 +81,13 @@ func work(args []string, stdin io.Reader, stdout io.Writer) error {
 			fmt.Fprintln(stdout, liveHeap())
 		}
 	}()
-	o := worker.Options{Name: name, InDoubt: inDoubt, Log: slog.New(slog.DiscardHandler)}
+	var memory worker.Octets
+	if text := os.Getenv("BULKMAIL_MESSAGE_MEMORY"); text != "" {
+		if err := memory.UnmarshalText([]byte(text)); err != nil {
+			return err
+		}
+	}
+	o := worker.Options{MessageMemory: memory, Name: name, InDoubt: inDoubt, Log: slog.New(slog.DiscardHandler)}
 	pool := relay.NewPool(relays, relay.Options{})
 	err = worker.New(js, subjects.Names{}, pool, o).Run(ctx)
 	return errors.Join(err, pool.Close(context.WithoutCancel(ctx)))
@@ -102,7 +108,7 @@ type process struct {
 	stdout *bufio.Reader
 }
 
-func (h *house) fork(t testing.TB, name, address string, inDoubt worker.InDoubt, envelopeLimit int) *process {
+func (h *house) fork(t testing.TB, name, address string, inDoubt worker.InDoubt, envelopeLimit int, environment ...string) *process {
 	t.Helper()
 	exe, err := os.Executable()
 	if err != nil {
@@ -110,6 +116,7 @@ func (h *house) fork(t testing.TB, name, address string, inDoubt worker.InDoubt,
 	}
 	p := &process{cmd: exec.Command(exe, "worker", name, h.url, address, string(inDoubt), strconv.Itoa(envelopeLimit))}
 	p.cmd.Stderr = os.Stderr
+	p.cmd.Env = append(os.Environ(), environment...)
 	if p.stdin, err = p.cmd.StdinPipe(); err != nil {
 		t.Fatal(err)
 	}

@@ -1,44 +1,37 @@
 package worker
 
 import (
-	"container/list"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"maps"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
-	"golang.org/x/sync/singleflight"
 
 	"bulkmail/envelope"
 	"bulkmail/envelope/letter"
 )
 
-const (
-	// messageBytes is the largest message a worker takes from the object store.
-	messageBytes = 64 << 20
-	// cacheBytes bounds the prepared messages kept for the next batches.
-	cacheBytes = 64 << 20
-)
+// messageBytes is the largest message a worker takes from the object store.
+const messageBytes = 64 << 20
 
 // messages compiles messages, and keeps them by digest: an object may be put anew
 // under its name, and batches may have their message with them.
 type messages struct {
-	store  jetstream.ObjectStore
-	log    *slog.Logger
-	flight singleflight.Group
+	store jetstream.ObjectStore
+	log   *slog.Logger
+	room  *room
 
-	mu     sync.Mutex // guards what follows
-	byHash map[string]*list.Element
-	recent *list.List // of *cached, the last used first
-	bytes  int
-	infos  map[string]objectInfo // by object name
+	mu    sync.Mutex            // guards what follows
+	infos map[string]objectInfo // by object name
 }
 
 // objectInfo is what the store said of an object.
@@ -57,21 +50,28 @@ type message struct {
 	template *letter.Template
 	field    string // of the batch that it came by
 	digest   string
-	bytes    int    // of memory, about
-	forms    *forms // of a message to many that lacks nothing
+	forms    *forms // of a message to many that lacks nothing; nil: each batch makes its own
+	letters  bool
 }
 
-type cached struct {
-	key     string
-	message *message
+// shared tells whether batches take no memory for a message that is there.
+func (m *message) shared() bool { return m.letters || m.forms != nil }
+
+// A loan is a message that a batch in hand uses, until end.
+type loan struct {
+	*message
+	room  *room
+	guest *guest
 }
 
-func newMessages(ctx context.Context, js jetstream.JetStream, bucket string, log *slog.Logger) (*messages, error) {
+func (l *loan) end() { l.room.leave(l.guest) }
+
+func newMessages(ctx context.Context, js jetstream.JetStream, bucket string, bound Octets, log *slog.Logger) (*messages, error) {
 	store, err := js.ObjectStore(ctx, bucket)
 	if err != nil {
 		return nil, fmt.Errorf("object store %s: %w", bucket, err)
 	}
-	return &messages{store: store, log: log, byHash: make(map[string]*list.Element), recent: list.New(), infos: make(map[string]objectInfo)}, nil
+	return &messages{store: store, log: log, room: newRoom(bound), infos: make(map[string]objectInfo)}, nil
 }
 
 // position is where a batch was in the queue when it was delivered.
@@ -80,20 +80,18 @@ type position struct {
 	last     uint64 // the sequence of a batch that was in the queue by then
 }
 
-// of returns the message of a batch. An *envelope.FieldError says that it will
-// never be had.
-func (m *messages) of(ctx context.Context, b *envelope.Batch, at position) (*message, error) {
+// lend returns the message of a batch, when there is room for it. An
+// *envelope.FieldError says that it will never be had.
+func (m *messages) lend(ctx context.Context, b *envelope.Batch, d *delivery) (*loan, error) {
 	// What is compiled for letters, or for another sender, is something else.
 	use := "|" + strconv.FormatBool(b.Letters()) + "|" + b.From
 	if b.MessageRef == "" {
 		sum := sha256.Sum256([]byte(b.Message))
-		key := string(sum[:]) + use
-		if message := m.cached(key); message != nil {
-			return message, nil
-		}
-		return m.compile(ctx, "message", b.Message, key, b)
+		return m.enter(ctx, d, string(sum[:])+use, len(b.Message), func() (*message, error) {
+			return m.compile(ctx, "message", b.Message, b)
+		})
 	}
-	info, err := m.info(ctx, b.MessageRef, at)
+	info, err := m.info(ctx, b.MessageRef, d.position)
 	if errors.Is(err, jetstream.ErrObjectNotFound) || errors.Is(err, jetstream.ErrNameRequired) {
 		return nil, &envelope.FieldError{Field: "message_ref", Reason: fmt.Sprintf("there is no object %q in the object store", b.MessageRef)}
 	}
@@ -103,22 +101,50 @@ func (m *messages) of(ctx context.Context, b *envelope.Batch, at position) (*mes
 	if info.Size > messageBytes {
 		return nil, &envelope.FieldError{Field: "message_ref", Reason: fmt.Sprintf("object %q has %d bytes, the largest message has %d", b.MessageRef, info.Size, messageBytes)}
 	}
-	key := info.Digest + use
-	if message := m.cached(key); message != nil {
-		return message, nil
-	}
-	// The batches of one campaign start together: fetch once for all of them.
-	compiled, err, _ := m.flight.Do(key, func() (any, error) {
-		raw, err := m.store.GetString(ctx, b.MessageRef)
+	return m.enter(ctx, d, info.Digest+use, int(info.Size), func() (*message, error) {
+		raw, err := m.fetch(ctx, b.MessageRef, int(info.Size))
 		if err != nil {
 			return nil, fmt.Errorf("message %q: %w", b.MessageRef, err)
 		}
-		return m.compile(ctx, "message_ref", raw, key, b)
+		return m.compile(ctx, "message_ref", raw, b)
+	})
+}
+
+// enter waits for the room of a message. The batches of one campaign start
+// together: it is made once for all of them.
+func (m *messages) enter(ctx context.Context, d *delivery, key string, size int, compile func() (*message, error)) (*loan, error) {
+	g, err := m.room.enter(ctx, key, size, func(used Octets) {
+		m.log.InfoContext(ctx, "batch waits for memory, messages in hand take it", "campaign", d.campaign, "batch", d.batch,
+			"message", Octets(size), "in_use", used, "bound", m.room.bound, "change", "BULKMAIL_MESSAGE_MEMORY")
 	})
 	if err != nil {
 		return nil, err
 	}
-	return compiled.(*message), nil
+	if g.first {
+		made, err := compile()
+		m.room.made(g, made, err)
+	}
+	made, err := g.await(ctx)
+	if err != nil {
+		m.room.leave(g)
+		return nil, err
+	}
+	return &loan{made, m.room, g}, nil
+}
+
+// fetch reads an object into as much memory as it takes.
+func (m *messages) fetch(ctx context.Context, name string, size int) (string, error) {
+	object, err := m.store.Get(ctx, name)
+	if err != nil {
+		return "", err
+	}
+	defer func() { _ = object.Close() }()
+	var raw strings.Builder
+	raw.Grow(size)
+	if _, err := io.Copy(&raw, object); err != nil {
+		return "", err
+	}
+	return raw.String(), object.Error()
 }
 
 // put stores a message, under a name made of its content.
@@ -153,48 +179,23 @@ func (m *messages) info(ctx context.Context, name string, at position) (*jetstre
 	return info, nil
 }
 
-// compile compiles a message and keeps it. What its publisher should have heard of
-// it is logged here, once.
-func (m *messages) compile(ctx context.Context, field, raw, key string, b *envelope.Batch) (*message, error) {
+// compile compiles a message. What its publisher should have heard of it is logged
+// here, once.
+func (m *messages) compile(ctx context.Context, field, raw string, b *envelope.Batch) (*message, error) {
 	template, err := letter.Compile(raw, letter.Options{Constant: !b.Letters(), Sender: b.From})
 	if err != nil {
 		return nil, &envelope.FieldError{Field: field, Reason: err.Error()}
 	}
 	sum := sha256.Sum256([]byte(raw))
-	// Compiled, as it leaves, and signed.
-	made := &message{template: template, field: field, digest: hex.EncodeToString(sum[:16]), bytes: 3 * len(raw), forms: new(forms)}
+	made := &message{template: template, field: field, digest: hex.EncodeToString(sum[:16]), letters: b.Letters()}
+	if template.Has("date") && template.Has("message-id") {
+		made.forms = new(forms)
+	}
 	for _, problem := range template.Problems() {
 		m.log.WarnContext(ctx, "message sent as it is, publish would refuse it", "message", made.digest, "problem", problem.String())
 	}
 	if template.HasBcc() {
 		m.log.WarnContext(ctx, "Bcc taken out of a message, everybody would have seen it", "message", made.digest)
 	}
-	m.keep(key, made)
 	return made, nil
-}
-
-func (m *messages) cached(key string) *message {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	e := m.byHash[key]
-	if e == nil {
-		return nil
-	}
-	m.recent.MoveToFront(e)
-	return e.Value.(*cached).message
-}
-
-func (m *messages) keep(key string, message *message) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.byHash[key] != nil {
-		return
-	}
-	m.byHash[key] = m.recent.PushFront(&cached{key, message})
-	m.bytes += message.bytes
-	for m.bytes > cacheBytes && m.recent.Len() > 1 {
-		oldest := m.recent.Remove(m.recent.Back()).(*cached)
-		delete(m.byHash, oldest.key)
-		m.bytes -= oldest.message.bytes
-	}
 }

@@ -37,10 +37,8 @@ func (w *Worker) process(ctx, intake context.Context, d *delivery, t *turn) {
 		d.nak(ctx, w.campaigns.rest(time.Now()))
 		return
 	}
-	w.inHand.Add(1)
-	defer w.inHand.Add(-1)
-	d.keep(ctx)
-	defer d.release()
+	end := w.hold(ctx, d)
+	defer end()
 	began := time.Now()
 
 	// Decode.
@@ -75,11 +73,13 @@ func (w *Worker) process(ctx, intake context.Context, d *delivery, t *turn) {
 		return
 	}
 
-	// Fetch the message.
+	// Fetch the message, as soon as there is room for it.
 	var message *mailing
 	if len(p.send) > 0 && !cancelled {
-		if message, err = w.mailing(ctx, d, batch, known); err != nil && !(isFieldError(err) && known.Begun()) {
-			w.unfetched(ctx, d, err)
+		message, err = w.mailing(intake, d, batch, known)
+		defer message.end()
+		if err != nil && !(isFieldError(err) && known.Begun()) {
+			w.unfetched(ctx, intake, d, err)
 			return
 		}
 	}
@@ -108,6 +108,18 @@ func (w *Worker) process(ctx, intake context.Context, d *delivery, t *turn) {
 	left := a.send(ctx, intake)
 	t.next()
 	w.settle(ctx, d, a, left, began)
+}
+
+// hold counts a batch as in hand and keeps it ours, until what it returns is called.
+func (w *Worker) hold(ctx context.Context, d *delivery) (end func()) {
+	w.inHand.Add(1)
+	w.messages.room.carry(len(d.data()))
+	d.keep(ctx)
+	return func() {
+		d.release()
+		w.messages.room.drop(len(d.data()))
+		w.inHand.Add(-1)
+	}
 }
 
 // decode reads the batch, and names it.
@@ -176,12 +188,15 @@ func (w *Worker) unread(ctx context.Context, d *delivery, err error) {
 }
 
 // unfetched makes a batch a dead letter if its message will never be had.
-func (w *Worker) unfetched(ctx context.Context, d *delivery, err error) {
-	if isFieldError(err) {
+func (w *Worker) unfetched(ctx, intake context.Context, d *delivery, err error) {
+	switch {
+	case isFieldError(err):
 		w.bury(ctx, d, err)
-		return
+	case intake.Err() != nil:
+		d.nak(ctx, 0) // it was not waited for
+	default:
+		w.postpone(ctx, d, err)
 	}
-	w.postpone(ctx, d, err)
 }
 
 func isFieldError(err error) bool {

@@ -161,9 +161,12 @@ type Options struct {
 	InDoubt      InDoubt       // resend
 	DrainTimeout time.Duration // 30s
 	Letters      LetterOptions
-	Provision    subjects.Options
-	Observer     Observer     // nil: nobody
-	Log          *slog.Logger // nil: discarded
+	// MessageMemory bounds what messages take, those in hand and those kept for the
+	// next batches. 256MB.
+	MessageMemory Octets
+	Provision     subjects.Options
+	Observer      Observer     // nil: nobody
+	Log           *slog.Logger // nil: discarded
 }
 
 func (o Options) withDefaults() Options {
@@ -178,6 +181,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.RetryFor <= 0 {
 		o.RetryFor = 72 * time.Hour
+	}
+	if o.MessageMemory <= 0 {
+		o.MessageMemory = 256e6
 	}
 	if o.InDoubt == "" {
 		o.InDoubt = Resend
@@ -382,7 +388,7 @@ func (w *Worker) open(ctx context.Context) (jetstream.Consumer, error) {
 		return nil, err
 	}
 	w.journal.Appended = w.o.Observer.Appended
-	if w.messages, err = newMessages(ctx, w.js, w.names.MessageStore(), w.log); err != nil {
+	if w.messages, err = newMessages(ctx, w.js, w.names.MessageStore(), w.o.MessageMemory, w.log); err != nil {
 		return nil, err
 	}
 	if w.campaigns, err = newCampaigns(ctx, w.js, w.names.CampaignBucket(), w.log); err != nil {

@@ -46,6 +46,7 @@ type config struct {
 	RetryFor       time.Duration   `envconfig:"RETRY_FOR" default:"72h" desc:"what is deferred for so long expires"`
 	InDoubt        worker.InDoubt  `envconfig:"IN_DOUBT" default:"resend" desc:"recipients that may have been accepted, which nobody can know: resend (in_doubt after three copies) or skip (at most once)"`
 	DrainTimeout   time.Duration   `envconfig:"DRAIN_TIMEOUT" default:"30s" desc:"bound on the end of envelopes in flight after SIGTERM"`
+	MessageMemory  worker.Octets   `envconfig:"MESSAGE_MEMORY" default:"256MB" desc:"what messages in hand and kept for the next batches may take; batches wait for room, and a message that is larger is sent alone"`
 
 	KeysFile          string `envconfig:"KEYS_FILE" desc:"keys of Message-IDs and unsubscribe links, a line each, the first for new ones (bulkmail keys new)"`
 	DKIMFile          string `envconfig:"DKIM_FILE" desc:"YAML with the keys that sign: keys, each with domain, selector and key_file"`
@@ -150,7 +151,7 @@ func (c config) options(log *slog.Logger) runner.Options {
 		NATSInbox: c.NATSInbox, Prefix: c.Prefix, Replicas: c.Replicas, DataDir: c.DataDir, Listen: c.Listen, Sync: c.Sync,
 		RelayURLs: c.RelayURLs, RelaysFile: c.RelaysFile, ReadRelays: relayconfig.Options{URLsFrom: variable("RelayURLs")},
 		Batches: c.Batches, AckWait: c.AckWait, OutcomesMaxAge: c.OutcomesMaxAge, RetryDelays: c.RetryDelays, RetryFor: c.RetryFor,
-		InDoubt: c.InDoubt, DrainTimeout: c.DrainTimeout, KeysFile: c.KeysFile, DKIMFile: c.DKIMFile,
+		InDoubt: c.InDoubt, DrainTimeout: c.DrainTimeout, MessageMemory: c.MessageMemory, KeysFile: c.KeysFile, DKIMFile: c.DKIMFile,
 		UnsubscribeURL: c.UnsubscribeURL, UnsubscribeMailto: c.UnsubscribeMailto, HTTP: c.HTTP, HTTPTokenFile: c.HTTPTokenFile, Log: log,
 	}
 	switch _, asked := os.LookupEnv(httpVariable); {
@@ -174,6 +175,8 @@ func unreadable(err error) error {
 		want = "a duration such as 30s, 5m or 72h"
 	case e.TypeName == "int":
 		want = "a whole number"
+	case strings.Contains(e.TypeName, "Octets"):
+		want = "a size such as 64MB or 1GB"
 	case strings.Contains(e.TypeName, "Level"):
 		want = "debug, info, warn or error"
 	}

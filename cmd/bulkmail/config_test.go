@@ -44,7 +44,7 @@ func TestWithoutAnEnvironmentTheDefaultsAreThoseOfTheDesign(t *testing.T) {
 		Prefix: "bulkmail", Replicas: 1, DataDir: "./bulkmail-data", Listen: "127.0.0.1:4222", Sync: "always",
 		Batches: 8, AckWait: 30 * time.Second, OutcomesMaxAge: 30 * 24 * time.Hour,
 		RetryDelays: []time.Duration{time.Minute, 5 * time.Minute, 15 * time.Minute, time.Hour, 4 * time.Hour},
-		RetryFor:    72 * time.Hour, InDoubt: worker.Resend, DrainTimeout: 30 * time.Second,
+		RetryFor:    72 * time.Hour, InDoubt: worker.Resend, DrainTimeout: 30 * time.Second, MessageMemory: 256e6,
 		HTTP: "127.0.0.1:8080", LogLevel: slog.LevelInfo, LogFormat: "auto",
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
@@ -139,7 +139,7 @@ func TestEachVariableIsRead(t *testing.T) {
 		"BULKMAIL_SYNC": "interval", "BULKMAIL_RELAYS": "smtp://a", "BULKMAIL_RELAYS_FILE": "r.yaml", "BULKMAIL_BATCHES": "16",
 		"BULKMAIL_ACK_WAIT": "1m", "BULKMAIL_OUTCOMES_MAX_AGE": "4h", "BULKMAIL_RETRY_DELAYS": "1s,2s", "BULKMAIL_RETRY_FOR": "3h",
 		"BULKMAIL_HTTP": ":8081", "BULKMAIL_HTTP_TOKEN_FILE": token,
-		"BULKMAIL_IN_DOUBT": "resend", "BULKMAIL_DRAIN_TIMEOUT": "4s", "BULKMAIL_LOG_LEVEL": "debug", "BULKMAIL_LOG_FORMAT": "json",
+		"BULKMAIL_IN_DOUBT": "resend", "BULKMAIL_DRAIN_TIMEOUT": "4s", "BULKMAIL_MESSAGE_MEMORY": "1GiB", "BULKMAIL_LOG_LEVEL": "debug", "BULKMAIL_LOG_FORMAT": "json",
 		"BULKMAIL_KEYS_FILE": keysFile, "BULKMAIL_DKIM_FILE": dkimFile, "BULKMAIL_UNSUBSCRIBE_URL": "https://u.example.com/", "BULKMAIL_UNSUBSCRIBE_MAILTO": "leave@example.com",
 	})
 	got, names, err := loadConfig()
@@ -150,7 +150,7 @@ func TestEachVariableIsRead(t *testing.T) {
 		NATSURL: "nats://broker:4222", NATSCreds: creds, NATSTLSCA: cert, NATSTLSCert: cert, NATSTLSKey: key, NATSInbox: "_INBOX_mine",
 		Prefix: "Mine-2", Replicas: 3, DataDir: "/data", Listen: ":4333", Sync: "interval", RelayURLs: "smtp://a", RelaysFile: "r.yaml",
 		Batches: 16, AckWait: time.Minute, OutcomesMaxAge: 4 * time.Hour, RetryDelays: []time.Duration{time.Second, 2 * time.Second},
-		RetryFor: 3 * time.Hour, InDoubt: "resend", DrainTimeout: 4 * time.Second,
+		RetryFor: 3 * time.Hour, InDoubt: "resend", DrainTimeout: 4 * time.Second, MessageMemory: 1 << 30,
 		HTTP: ":8081", HTTPTokenFile: token, LogLevel: slog.LevelDebug, LogFormat: "json",
 		KeysFile: keysFile, DKIMFile: dkimFile, UnsubscribeURL: "https://u.example.com/", UnsubscribeMailto: "leave@example.com",
 	}
@@ -190,6 +190,7 @@ func TestEveryProblemIsReportedAtOnce(t *testing.T) {
 		"BULKMAIL_RETRY_DELAYS":     {"1m,0s", "BULKMAIL_RETRY_DELAYS: give one or more durations above 0, for example 1m,5m,1h"},
 		"BULKMAIL_RETRY_FOR":        {"0s", "BULKMAIL_RETRY_FOR: must be more than 0"},
 		"BULKMAIL_IN_DOUBT":         {"maybe", `BULKMAIL_IN_DOUBT: "maybe" is unknown; use `},
+		"BULKMAIL_MESSAGE_MEMORY":   {"plenty", `BULKMAIL_MESSAGE_MEMORY: "plenty" is not a size such as 64MB or 1GB`},
 		"BULKMAIL_DRAIN_TIMEOUT":    {"soon", `BULKMAIL_DRAIN_TIMEOUT: "soon" is not a duration such as 30s, 5m or 72h`},
 		"BULKMAIL_LOG_LEVEL":        {"loud", `BULKMAIL_LOG_LEVEL: "loud" is not debug, info, warn or error`},
 		"BULKMAIL_LOG_FORMAT":       {"xml", `BULKMAIL_LOG_FORMAT: "xml" is unknown; use auto or text or json`},

@@ -17,6 +17,7 @@ func Compile(raw string, o Options) (*Template, error) {
 	if raw == "" {
 		return nil, &Error{Reason: "the message is empty"}
 	}
+	c.lines = make([]string, 0, strings.Count(raw, "\n")+1)
 	for rest := raw; rest != ""; {
 		var line string
 		line, rest = cutLine(rest)
@@ -28,7 +29,24 @@ func Compile(raw string, o Options) (*Template, error) {
 	if err := c.message(); err != nil {
 		return nil, err
 	}
+	c.t.weigh()
 	return c.t, nil
+}
+
+// weigh adds up what the template has of the letters.
+func (t *Template) weigh() {
+	for i := range t.segments {
+		t.octets += len(t.segments[i].wire)
+	}
+	t.common = t.octets
+	for _, p := range t.parts {
+		for i, v := range p.variants {
+			t.octets += len(v.wire)
+			if i == p.first {
+				t.common += len(v.wire)
+			}
+		}
+	}
 }
 
 // cutLine takes the first line off s, without its line end.
@@ -233,17 +251,34 @@ func (c *compiler) add(s segment) {
 
 // constant adds lines as they are.
 func (c *compiler) constant(lines []string) {
-	wire, stuffed, eightBit := stuff(lines)
-	if len(wire) > 0 {
-		c.add(segment{wire: wire, stuffed: stuffed, eightBit: eightBit})
+	if len(lines) == 0 {
+		return
 	}
+	if n := len(c.t.segments); n == 0 || c.t.segments[n-1].wire == nil {
+		c.t.segments = append(c.t.segments, segment{})
+	}
+	last := &c.t.segments[len(c.t.segments)-1]
+	wire, stuffed, eightBit := appendStuffed(last.wire, lines)
+	last.wire, last.stuffed, last.eightBit = wire, last.stuffed+stuffed, last.eightBit || eightBit
 }
 
 func stuff(lines []string) (wire []byte, stuffed int, eightBit bool) {
+	return appendStuffed(nil, lines)
+}
+
+// appendStuffed takes as much memory as it needs: a message may be large.
+func appendStuffed(wire []byte, lines []string) (all []byte, stuffed int, eightBit bool) {
+	n := 0
+	for _, line := range lines {
+		n += len(line) + len("\r\n")
+		if strings.HasPrefix(line, ".") {
+			stuffed++
+		}
+	}
+	wire = slices.Grow(wire, n+stuffed)
 	for _, line := range lines {
 		if strings.HasPrefix(line, ".") {
 			wire = append(wire, '.')
-			stuffed++
 		}
 		wire = append(append(wire, line...), '\r', '\n')
 		eightBit = eightBit || !isASCII([]byte(line))

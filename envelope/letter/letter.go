@@ -95,7 +95,13 @@ type Template struct {
 	has       map[string]bool
 	variables []string
 	oneClick  bool // its own List-Unsubscribe has our URL
+
+	octets int // of the text that it keeps
+	common int // of these, those that a letter has as they are
 }
+
+// Octets is how much text the template keeps: about as much as memory it takes.
+func (t *Template) Octets() int { return t.octets }
 
 // Problems are what a publisher refuses the message for; a worker sends it as it
 // is.

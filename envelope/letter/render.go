@@ -195,7 +195,10 @@ func (r *Renderer) known(name string) ([]byte, bool) {
 
 // write writes the whole letter.
 func (r *Renderer) write() error {
-	r.out, r.stuffed, r.eightBit, r.utf8 = r.out[:0], 0, false, false
+	if r.out = r.out[:0]; cap(r.out) < r.template.common {
+		r.out = make([]byte, 0, r.template.common+r.template.common/64+1<<10)
+	}
+	r.stuffed, r.eightBit, r.utf8 = 0, false, false
 	r.domain = r.template.domain
 	for i := range r.template.segments {
 		s := &r.template.segments[i]

@@ -84,6 +84,7 @@ type Options struct {
 	RetryFor       time.Duration   // what is deferred for so long expires. Defaults to 72h
 	InDoubt        worker.InDoubt  // worker.Resend or worker.Skip. Defaults to worker.Resend
 	DrainTimeout   time.Duration   // bound on the end of envelopes in flight. Defaults to 30s
+	MessageMemory  worker.Octets   // what messages of batches may take; one that is larger is sent alone. Defaults to 256MB
 
 	// KeysFile has the keys of Message-IDs and unsubscribe links, one a line: "ID
 	// SECRET". The first makes what is new. Defaults to a key that all workers share
@@ -132,6 +133,7 @@ func (o Options) WithDefaults() Options {
 	o.RetryFor = cmp.Or(o.RetryFor, 72*time.Hour)
 	o.InDoubt = cmp.Or(o.InDoubt, worker.Resend)
 	o.DrainTimeout = cmp.Or(o.DrainTimeout, 30*time.Second)
+	o.MessageMemory = cmp.Or(o.MessageMemory, 256e6)
 	o.Log = logOr(o.Log)
 	return o
 }
@@ -152,16 +154,17 @@ func (o Options) Provision() subjects.Options {
 
 func (o Options) worker(letters worker.LetterOptions) worker.Options {
 	return worker.Options{
-		Name:         o.Name,
-		Batches:      o.Batches,
-		RetryDelays:  o.RetryDelays,
-		RetryFor:     o.RetryFor,
-		InDoubt:      o.InDoubt,
-		DrainTimeout: o.DrainTimeout,
-		Letters:      letters,
-		Provision:    o.Provision(),
-		Observer:     o.Metrics,
-		Log:          o.Log,
+		Name:          o.Name,
+		Batches:       o.Batches,
+		RetryDelays:   o.RetryDelays,
+		RetryFor:      o.RetryFor,
+		InDoubt:       o.InDoubt,
+		DrainTimeout:  o.DrainTimeout,
+		MessageMemory: o.MessageMemory,
+		Letters:       letters,
+		Provision:     o.Provision(),
+		Observer:      o.Metrics,
+		Log:           o.Log,
 	}
 }
 

@@ -102,7 +102,7 @@ func (o Options) problems() Problems {
 		have  int64
 	}{
 		{"Batches", int64(o.Batches)}, {"AckWait", int64(o.AckWait)}, {"OutcomesMaxAge", int64(o.OutcomesMaxAge)},
-		{"RetryFor", int64(o.RetryFor)}, {"DrainTimeout", int64(o.DrainTimeout)},
+		{"RetryFor", int64(o.RetryFor)}, {"DrainTimeout", int64(o.DrainTimeout)}, {"MessageMemory", int64(o.MessageMemory)},
 	} {
 		if positive.have <= 0 {
 			p.add(positive.field, "must be more than 0")
