@@ -455,22 +455,3 @@ func TestARelayOutOfReachIsNotSaidToBeParked(t *testing.T) {
 		}
 	})
 }
-
-// A port that drops what it is sent answers after half a minute or never.
-func TestARelayThatWasNeverReachedIsNotAwakeWhileItIsDialled(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		r := &recorder{dialTime: 20 * time.Second}
-		p := NewPool([]Relay{named("a", r)}, Options{})
-		l := add(p, "x", 10)
-		time.Sleep(5 * time.Second)
-		if st := p.Status()[0]; st.State != Parked {
-			t.Errorf("%+v", st)
-		}
-		<-l.finished
-		if st := p.Status()[0]; st.State != Awake {
-			t.Errorf("%+v", st)
-		}
-		closePool(t, p)
-	})
-}

@@ -12,16 +12,17 @@ type State string
 
 // The states of a relay.
 const (
+	Untried   State = "untried"   // nobody has connected to it yet
 	Awake     State = "awake"     // it can take messages as far as caps and health go
 	Asleep    State = "asleep"    // max_messages_while_awake reached
 	Paced     State = "paced"     // max_rate reached, or max_messages_spread says that no more are due yet
 	Exhausted State = "exhausted" // max_messages reached
-	Parked    State = "parked"    // it is unwell, or did not let us connect
+	Parked    State = "parked"    // it is unwell, or does not let us connect
 	Worthless State = "worthless" // max_connection_attempts reached
 )
 
 // States are all states.
-func States() []State { return []State{Awake, Asleep, Paced, Exhausted, Parked, Worthless} }
+func States() []State { return []State{Untried, Awake, Asleep, Paced, Exhausted, Parked, Worthless} }
 
 // Status is what a pool knows about one of its relays.
 type Status struct {
@@ -136,7 +137,8 @@ func (s standing) String() string {
 // one that lasts longer is told. Caller holds mu.
 func (p *Pool) stateOf(now time.Time, i int, m *member) standing {
 	s := standing{State: Awake}
-	if blocked, until := m.health.blocked(now); blocked {
+	blocked, until := m.health.blocked(now)
+	if blocked {
 		s = standing{State: Parked, until: until, cause: m.health.cause}
 		if m.health.trouble == worthless {
 			s.State = Worthless
@@ -145,11 +147,11 @@ func (p *Pool) stateOf(now time.Time, i int, m *member) standing {
 			return s
 		}
 	}
-	if s.State == Awake && !m.reached && len(m.dials) > 0 && now.Sub(m.dials[0]) >= p.opts.DialPatience {
-		s = standing{State: Parked, cause: &Error{Relay: m.name, Err: fmt.Errorf("connecting since %s, no answer yet", m.dials[0].UTC().Format("15:04:05Z"))}}
+	if s.State == Awake && !m.reached {
+		s = p.unreached(now, m)
 	}
 	w := p.robin.Wait(now, i)
-	if w.Limit == caps.NoLimit || w.Limit == caps.LimitLease || s.State != Awake && !w.Never && !w.Until.After(s.until) {
+	if w.Limit == caps.NoLimit || w.Limit == caps.LimitLease || blocked && !w.Never && !w.Until.After(s.until) {
 		return s
 	}
 	s = standing{until: w.Until, limit: w.Limit}
@@ -162,4 +164,20 @@ func (p *Pool) stateOf(now time.Time, i int, m *member) standing {
 		s.State = Exhausted
 	}
 	return s
+}
+
+// unreached is the state of a relay that may be tried, and with which there was no
+// session yet. Where one was tried in vain, that is all that is known of it, also
+// until it is tried again. Caller holds mu.
+func (p *Pool) unreached(now time.Time, m *member) standing {
+	if len(m.dials) > 0 {
+		if since := m.dials[0]; now.Sub(since) >= p.opts.DialPatience {
+			why := fmt.Errorf("connecting since %s, no answer yet", since.UTC().Format("15:04:05Z"))
+			return standing{State: Parked, cause: &Error{Relay: m.name, Err: why}}
+		}
+	}
+	if m.health.trouble == well {
+		return standing{State: Untried}
+	}
+	return standing{State: Parked, cause: m.health.cause}
 }

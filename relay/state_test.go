@@ -54,3 +54,54 @@ func TestStatusCountsEnvelopesByWhatBecameOfThem(t *testing.T) {
 		closePool(t, p)
 	})
 }
+
+// A port that drops what it is sent answers after half a minute or never. Whoever
+// looks meanwhile, at any time, is not told that the relay is awake.
+func TestARelayIsAwakeWhenItHasBeenReached(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		r := &recorder{dialTime: 20 * time.Second, dial: func(n int) error {
+			if n <= 2 {
+				return refused
+			}
+			return nil
+		}}
+		p := NewPool([]Relay{named("a", r)}, Options{})
+		if st := p.Status()[0]; st.State != Untried {
+			t.Errorf("before anything is sent: %+v", st)
+		}
+		l := add(p, "x", 10)
+		time.Sleep(p.opts.DialPatience)
+		for {
+			synctest.Wait()
+			if n := r.dialed(); n > 2 && len(p.Status()[0].State) > 0 && p.Status()[0].Sessions > 0 {
+				break
+			}
+			if st := p.Status()[0]; st.State != Parked {
+				t.Fatalf("dial %d: %+v", r.dialed(), st)
+			}
+			time.Sleep(100 * time.Millisecond)
+		}
+		<-l.finished
+		if st := p.Status()[0]; st.State != Awake {
+			t.Errorf("%+v", st)
+		}
+		closePool(t, p)
+	})
+}
+
+// What was tried in vain stays so while nobody tries again.
+func TestARelayThatWasNeverReachedIsParkedAlsoWhenItsPauseIsOver(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		p := NewPool([]Relay{named("a", &recorder{dial: never(refused)})}, Options{})
+		l := add(p, "x", 10)
+		time.Sleep(time.Millisecond)
+		p.Remove(l)
+		time.Sleep(time.Hour)
+		if st := p.Status()[0]; st.State != Parked || !st.Until.IsZero() {
+			t.Errorf("%+v", st)
+		}
+		closePool(t, p)
+	})
+}

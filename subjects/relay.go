@@ -61,7 +61,7 @@ type RelayStatus struct {
 	Relay         string    `json:"relay"`
 	Addr          string    `json:"addr,omitempty"` // host:port of its server
 	Caps          string    `json:"caps,omitempty"` // that it is configured with: settings and values, or none
-	State         string    `json:"state"`          // awake, asleep, paced, exhausted, parked, worthless
+	State         string    `json:"state"`          // untried, awake, asleep, paced, exhausted, parked, worthless
 	Until         time.Time `json:"until,omitzero"`
 	Sessions      int       `json:"sessions"`
 	Busy          int       `json:"busy"`

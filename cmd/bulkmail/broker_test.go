@@ -107,6 +107,20 @@ func (p *program) end(t *testing.T) string {
 	return p.stdout.String()
 }
 
+// fails is end for a program that ends with 1, and says why.
+func (p *program) fails(t *testing.T, why string) string {
+	t.Helper()
+	select {
+	case <-p.exited:
+	case <-time.After(patience):
+		t.Fatalf("%s has not ended:\n%s", slices.Clip(p.cmd.Args), p.errors())
+	}
+	if p.cmd.ProcessState.ExitCode() != 1 || p.errors() != "bulkmail: "+why+"\n" {
+		t.Errorf("%s: %v\n%s", p.cmd.Args, p.err, p.errors())
+	}
+	return p.stdout.String()
+}
+
 // drain ends a worker as an operator would.
 func (p *program) drain(t *testing.T) {
 	t.Helper()

@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"fmt"
 	"strings"
+	"sync"
 	"time"
 
 	"bulkmail/relay"
@@ -34,8 +35,7 @@ func checkRelays(ctx context.Context, s *streams, asJSON bool) error {
 	t := newTable("relay", "url", "result", "took", "greeting", "tls", "certificate ends", "auth", "limits", "offers")
 	enc := encoder(s.out, isTerminal(s.out))
 	bad := 0
-	for _, r := range relays {
-		one := check(ctx, r)
+	for _, one := range checkAll(ctx, relays) {
 		if !one.OK {
 			bad++
 		}
@@ -60,10 +60,26 @@ func checkRelays(ctx context.Context, s *streams, asJSON bool) error {
 	return nil
 }
 
+// checkWithin bounds the check of a relay: somebody waits for it.
+const checkWithin = time.Minute
+
+// checkAll checks all relays at once, as those that do not answer take long.
+func checkAll(ctx context.Context, relays []relay.Relay) []checked {
+	all := make([]checked, len(relays))
+	var checks sync.WaitGroup
+	for i, r := range relays {
+		checks.Go(func() { all[i] = check(ctx, r) })
+	}
+	checks.Wait()
+	return all
+}
+
 // check connects to a relay and leaves again.
 func check(ctx context.Context, r relay.Relay) checked {
 	one := checked{Relay: r.Config.Name, URL: r.Config.URL()}
 	began := time.Now()
+	ctx, cancel := context.WithTimeoutCause(ctx, checkWithin, fmt.Errorf("it took more than %v", checkWithin))
+	defer cancel()
 	session, err := r.Dialer.Dial(ctx)
 	one.TookMS = float64(time.Since(began).Microseconds()) / 1000
 	if err == nil {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/tls"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -12,6 +13,7 @@ import (
 	"regexp"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -46,6 +48,56 @@ func TestACheckShowsHowASessionIsSecuredAndWhatTheServerLimits(t *testing.T) {
 			t.Errorf("no line like %s in\n%s", line, table)
 		}
 	}
+}
+
+// A port that waits for TLS says nothing, and one behind a firewall does not even
+// connect. Each is a line with the likely cause, and they are waited for together.
+func TestACheckOfPortsThatSayNothingEndsWithTheLikelyCause(t *testing.T) {
+	t.Parallel()
+	silent, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = silent.Close() }()
+	check := startBulkmail(t, []string{"BULKMAIL_RELAYS=smtp://" + silent.Addr().String() + "?name=tls&time_out=300ms&domain=client.test" +
+		" smtp://" + deafPort(t) + "?name=deaf&time_out=300ms&tries=1&domain=client.test"}, "relays", "check")
+	table := check.fails(t, "2 relays of 2 cannot be used")
+	for _, line := range []string{
+		`(?m)^tls +smtp://\S+ +CONNECT: connected, but no greeting in time: does this port speak TLS from the first byte \(smtps\)\? .*\(MBS015\) +\S+ `,
+		`(?m)^deaf +smtp://\S+ +CONNECT: no answer: check host and port, or whether a firewall drops what we send.* \(MBS015\) +\S+ `,
+	} {
+		if !regexp.MustCompile(line).MatchString(table) {
+			t.Errorf("no line like %s in\n%s", line, table)
+		}
+	}
+}
+
+// deafPort is an address that drops what it is sent: the queue of those who want to
+// connect is full, and nobody takes them off it.
+func deafPort(t *testing.T) string {
+	t.Helper()
+	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = syscall.Close(fd) })
+	if err := errors.Join(syscall.Bind(fd, &syscall.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}), syscall.Listen(fd, 0)); err != nil {
+		t.Fatal(err)
+	}
+	name, err := syscall.Getsockname(fd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr := fmt.Sprintf("127.0.0.1:%d", name.(*syscall.SockaddrInet4).Port)
+	for range 10 {
+		conn, err := net.DialTimeout("tcp", addr, 200*time.Millisecond)
+		if err != nil {
+			return addr
+		}
+		t.Cleanup(func() { _ = conn.Close() })
+	}
+	t.Fatal("the queue takes everybody")
+	return ""
 }
 
 func TestAListShowsHowEveryWorkerFindsEveryRelay(t *testing.T) {

@@ -100,9 +100,12 @@ func (s *Session) encrypt(ctx context.Context) *Error {
 		beneath = &gatedConn{s.raw, s}
 	}
 	conn := tls.Client(beneath, s.d.tls.config)
-	ctx, cancel := context.WithTimeout(ctx, s.d.timeout(cmdStartTLS))
+	ctx, cancel := context.WithTimeout(ctx, min(s.d.timeout(cmdStartTLS), greetTimeout))
 	defer cancel()
 	if err := conn.HandshakeContext(ctx); err != nil {
+		if errors.Is(err, context.DeadlineExceeded) {
+			err = &explained{"no answer in time: does this port speak TLS at all?", err}
+		}
 		e := &Error{Command: cmdStartTLS.String(), Unwell: true, Loud: true, Err: fmt.Errorf("%w: %w", errHandshake, err)}
 		s.kill()
 		return e

@@ -32,7 +32,7 @@ type Checks struct {
 
 // Ready looks at all of it and returns a line for each thing that is missing;
 // none: the worker is ready. A relay that has reached a cap or a rate does as it
-// was told, and counts as usable.
+// was told, and counts as usable; so does one that nobody has tried yet.
 func (c *Checks) Ready(ctx context.Context) []string {
 	var missing []string
 	if s := c.Worker.State(); s != worker.Working {

@@ -45,6 +45,7 @@ func TestEverythingThatKeepsAWorkerFromWorkingIsALine(t *testing.T) {
 		{"all is well", desk{state: worker.Working, relays: []relay.State{relay.Awake}}, nil},
 		{"one of two relays is enough", desk{state: worker.Working, relays: []relay.State{relay.Parked, relay.Awake}}, nil},
 		{"a relay at a limit does as it was told", desk{state: worker.Working, relays: []relay.State{relay.Parked, relay.Exhausted}}, nil},
+		{"nothing has been sent yet", desk{state: worker.Working, relays: []relay.State{relay.Untried}}, nil},
 		{"asleep", desk{state: worker.Working, relays: []relay.State{relay.Asleep}}, nil},
 		{"paced", desk{state: worker.Working, relays: []relay.State{relay.Paced}}, nil},
 		{"starting", desk{state: worker.Starting, relays: []relay.State{relay.Awake}}, []string{"worker: starting"}},

@@ -53,7 +53,7 @@ var (
 		"failed (no verdict on anybody; they go out again).", "relay", "result")
 	descSessions = describe("sessions", "Open sessions: idle, or busy sending.", "relay", "state")
 	descLimit    = describe("sessions_limit", "Sessions that may be sending at once: connections, or what adaptive found.", "relay")
-	descRelay    = describe("relay_state", "Whether the relay is in this state: awake, asleep (max_messages_while_awake), paced (max_rate), "+
+	descRelay    = describe("relay_state", "Whether the relay is in this state: untried (no session yet), awake, asleep (max_messages_while_awake), paced (max_rate), "+
 		"exhausted (max_messages), parked (unwell) or worthless (max_connection_attempts).", "relay", "state")
 	descErrors    = describe("relay_errors_total", "Errors of sessions, and of attempts to have one.", "relay")
 	descAllowance = describe("relay_allowance_messages", "Recipients that the caps of the relay leave, for all workers together; missing where it has none.", "relay")

@@ -300,7 +300,7 @@ func TestHealthAndMetricsAreServedWhereTheStatusSays(t *testing.T) {
 	if got := get("/healthz"); got != "alive\n" {
 		t.Errorf("/healthz says %q", got)
 	}
-	if got := get("/metrics"); !strings.Contains(got, `bulkmail_relay_state{relay="mine",state="awake"} 1`) {
+	if got := get("/metrics"); !strings.Contains(got, `bulkmail_relay_state{relay="mine",state="untried"} 1`) {
 		t.Errorf("/metrics says %q", got)
 	}
 	if missing := r.Ready(t.Context()); len(missing) > 0 {
