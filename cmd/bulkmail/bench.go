@@ -39,6 +39,7 @@ type benchOptions struct {
 	recipients, domains, size, envelopeLimit int
 	samples                                  int
 	limitSet                                 bool
+	letters, sign                            bool
 	json                                     bool
 	cpuProfile, memProfile                   string
 
@@ -59,6 +60,11 @@ Each batch has its recipients spread evenly over the domains, all under .test:
 use a relay that delivers to nobody, such as smtp-sink or bulkmail sink. Without
 --relay, such a server runs in this process, and its CPU and memory count in.
 
+With --letters everybody gets a letter of their own: a template of plain text and
+HTML with five fields in each. --sign has what is sent signed with a key of
+RSA-2048 that is made for it; with --letters the floor is printed then, which is
+how many letters the processors could sign in a second if they did nothing else.
+
 Without BULKMAIL_NATS_URL the broker runs in this process, with its data in a
 temporary folder (TMPDIR says where), and BULKMAIL_SYNC counts. On a broker that
 is given, everything is made under a prefix of its own. Either way nothing is
@@ -66,6 +72,7 @@ left behind. CPU seconds are those of this process while the worker sends,
 memory is its peak (resident).`,
 		Example: `  bulkmail bench
   BULKMAIL_SYNC=interval bulkmail bench --relay smtp://127.0.0.1:2525 --recipients 1000000
+  bulkmail bench --letters --sign --recipients 20000
   BULKMAIL_NATS_URL=nats://127.0.0.1:4222 bulkmail bench --relay 'smtp://127.0.0.1:2525?connections=4' --json`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -82,6 +89,8 @@ memory is its peak (resident).`,
 	flags.IntVar(&o.domains, "domains", 10, "domains in each batch")
 	flags.IntVar(&o.size, "size", 10<<10, "octets of the message")
 	flags.IntVar(&o.envelopeLimit, "envelope-limit", 100, "recipients an envelope; 0: no limit")
+	flags.BoolVar(&o.letters, "letters", false, "a letter of their own for everybody, from a template")
+	flags.BoolVar(&o.sign, "sign", false, "sign with RSA-2048")
 	flags.IntVar(&o.samples, "samples", 1000, "batches of one recipient, for the latency")
 	flags.BoolVar(&o.json, "json", false, "print the result as JSON")
 	flags.StringVar(&o.cpuProfile, "cpuprofile", "", "write a CPU profile of the worker's run to `FILE`")
@@ -97,7 +106,7 @@ func (o *benchOptions) check() error {
 	}{
 		{"recipients", o.recipients, 1, math.MaxInt32},
 		{"domains", o.domains, 1, math.MaxInt32},
-		{"size", o.size, benchMinSize, benchMaxSize},
+		{"size", o.size, o.minSize(), benchMaxSize},
 		{"envelope-limit", o.envelopeLimit, 0, math.MaxInt32},
 		{"samples", o.samples, 1, math.MaxInt32},
 	} {
@@ -123,6 +132,9 @@ type benchResult struct {
 	MaxRSSBytes         int64   `json:"max_rss_bytes"` // of this process, until the end of the drain
 	LatencyP50          float64 `json:"latency_p50_ms"`
 	LatencyP99          float64 `json:"latency_p99_ms"`
+
+	SignatureSeconds float64 `json:"signature_seconds,omitempty"` // of one processor
+	FloorPerSecond   float64 `json:"floor_per_second,omitempty"`  // letters that all processors could sign
 }
 
 // run wires everything up, in the order in which it must end.
@@ -162,6 +174,11 @@ func (o *benchOptions) run(ctx context.Context, s *streams) (err error) {
 		defer func() { err = errors.Join(err, b.Close()) }()
 		c.NATSURL = b.URL()
 	}
+	keys, err := o.makeKey()
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, keys.remove()) }()
 	id := nuid.Next()
 	names, err := subjects.New(c.Prefix + "-bench-" + id[len(id)-8:])
 	if err != nil {
@@ -178,7 +195,7 @@ func (o *benchOptions) run(ctx context.Context, s *streams) (err error) {
 		err = errors.Join(err, subjects.Remove(ctx, cl.js, names))
 	}()
 
-	h := &benchRun{benchOptions: o, client: cl, relay: r, profiles: profiles}
+	h := &benchRun{benchOptions: o, client: cl, relay: r, profiles: profiles, key: keys}
 	if err := h.measure(ctx); err != nil {
 		if ctx.Err() != nil {
 			return errors.New("interrupted")
@@ -303,10 +320,14 @@ func (h *benchRun) print(w io.Writer, where string) error {
 	}
 	line("broker", "%s", where)
 	line("relay", "%s, %s, %s", relayed, count(config.Connections, "connection", "connections"), limit)
-	line("work", "%s in batches of %s, each in %s; message of %s octets", count(r.Recipients, "recipient", "recipients"),
-		number(benchBatch), count(h.domains, "domain", "domains"), number(h.size))
+	line("work", "%s in batches of %s, each in %s; %s of %s octets%s", count(r.Recipients, "recipient", "recipients"),
+		number(benchBatch), count(h.domains, "domain", "domains"), h.what(), number(h.size), h.how())
 	line("published", "in %.2f s", r.PublishSeconds)
 	line("drained", "in %.2f s: %s recipients/s, %s envelopes/s", r.DrainSeconds, number(int(r.RecipientsPerSecond)), number(int(r.EnvelopesPerSecond)))
+	if r.FloorPerSecond > 0 {
+		line("floor", "%s letters/s: %s, %.2f ms a signature; reached %.2f of it", number(int(r.FloorPerSecond)),
+			count(runtime.GOMAXPROCS(0), "processor", "processors"), r.SignatureSeconds*1e3, r.RecipientsPerSecond/r.FloorPerSecond)
+	}
 	line("cpu", "%.2f s of this process while it drained", r.CPUSeconds)
 	line("memory", "%.1f MB of this process at most", float64(r.MaxRSSBytes)/1e6)
 	line("latency", "p50 %.2f ms, p99 %.2f ms, from publish to 250, one recipient, idle", r.LatencyP50, r.LatencyP99)

@@ -40,6 +40,7 @@ type benchRun struct {
 	*client
 	relay    relay.Relay
 	profiles *profiles
+	key      *benchKey // nil: nothing is signed
 
 	object  string // the message in the object store
 	settled benchMeter
@@ -57,6 +58,8 @@ func (h *benchRun) measure(ctx context.Context) error {
 		return fmt.Errorf("publish: %w", err)
 	}
 	h.result.PublishSeconds = seconds(time.Since(began))
+
+	h.result.SignatureSeconds, h.result.FloorPerSecond = h.floor()
 
 	working, stop := context.WithCancel(ctx)
 	defer stop()
@@ -101,6 +104,10 @@ func (h *benchRun) worker() runner.Options {
 	o := h.options(h.log)
 	o.Prefix, o.RetryFor, o.HTTP, o.Metrics = h.names.Prefix(), time.Nanosecond, runner.HTTPOff, h.metrics
 	o.RelayURLs, o.RelaysFile = "", ""
+	o.KeysFile, o.DKIMFile, o.UnsubscribeURL, o.UnsubscribeMailto = "", h.key.file(), "", ""
+	if h.letters {
+		o.UnsubscribeURL = "https://news.bench.test/u/"
+	}
 	o.Relays = []relay.Relay{{Config: h.relay.Config, Dialer: metered{h.relay.Dialer, &h.settled}}}
 	return o
 }
@@ -113,6 +120,9 @@ func (h *benchRun) publishAll(ctx context.Context) error {
 	}
 	h.object = "message"
 	message := benchMessage(h.size)
+	if h.letters {
+		message = benchTemplate(h.size)
+	}
 	if _, err := store.PutString(ctx, h.object, message); err != nil {
 		return err
 	}
@@ -143,6 +153,11 @@ func benchMessage(size int) string {
 
 func (h *benchRun) put(ctx context.Context, id string, recipients []string, buf []byte) ([]byte, error) {
 	b := envelope.Batch{ID: id, From: "news@bench.test", Recipients: envelope.To(recipients...), MessageRef: h.object}
+	if h.letters {
+		for i := range b.Recipients {
+			b.Recipients[i].Letter = benchLetter(b.Recipients[i].Address)
+		}
+	}
 	buf = b.AppendJSON(buf)
 	_, err := h.js.Publish(ctx, h.names.Batches(benchCampaign), buf)
 	return buf, err
