@@ -9,6 +9,7 @@ import (
 
 	"bulkmail/relay/caps"
 	"bulkmail/relay/caps/capstest"
+	"bulkmail/testdata/testrun"
 )
 
 func TestALonePoolNeverExceedsACap(t *testing.T) {
@@ -31,7 +32,7 @@ func TestALonePoolNeverExceedsACap(t *testing.T) {
 				awake, asleepUntil = 0, now.Add(limits.SleepLength)
 			}
 		}
-		for range 300 {
+		for range testrun.InFull(400, 250) {
 			switch rapid.IntRange(0, 4).Draw(t, "step") {
 			case 0, 1:
 				n := min(l.Left(now), rapid.IntRange(1, 40).Draw(t, "cut"))
@@ -59,6 +60,7 @@ func TestALonePoolNeverExceedsACap(t *testing.T) {
 			settle(0)
 		}
 		settled.Check(t, limits)
+		settled.CheckSpreadFromAnyMoment(t, limits)
 		nothingHeldMeansAWaitThatEnds(t, l, now)
 	})
 }

@@ -12,6 +12,7 @@ import (
 	"bulkmail/relay/caps"
 	"bulkmail/relay/caps/capstest"
 	"bulkmail/subjects"
+	"bulkmail/testdata/testrun"
 )
 
 const silence = 30 * time.Second
@@ -236,7 +237,7 @@ func fleetKeepsCaps(t *rapid.T, limits caps.Limits) {
 		w.hire(clock(t))
 	}
 	crashes := rapid.Bool().Draw(t, "crashes")
-	for range 300 {
+	for range testrun.InFull(500, 200) {
 		h := w.workers[rapid.IntRange(0, len(w.workers)-1).Draw(t, "who")]
 		switch rapid.IntRange(0, 11).Draw(t, "step") {
 		case 0, 1, 2:

@@ -143,15 +143,47 @@ func (s Sendings) checkSpread(t rapid.TB, l caps.Limits) {
 	t.Helper()
 	due := caps.Limits{MaxMessages: l.MaxMessages, MaxMessagesWindow: l.MaxMessagesWindow, MaxMessagesSpread: true, EnvelopeLimit: l.EnvelopeLimit}
 	atOnce := caps.New(due, caps.State{}).Left(Noon) // a bucket that was never used holds two quanta
-	byGrant := slices.SortedStableFunc(slices.Values(s), func(a, b *Sending) int { return a.Granted.Compare(b.Granted) })
 	n := 0
-	for _, f := range byGrant {
+	for _, f := range s.byGrant() {
 		n += f.Counted
 		since := float64(l.MaxMessages) * float64(f.Granted.Sub(Noon)) / float64(l.MaxMessagesWindow)
 		if float64(n) > float64(atOnce)+since+1 {
 			t.Fatalf("%d messages by %v, %.1f are due", n, f.Granted.Sub(Noon), since)
 		}
 	}
+}
+
+// CheckSpreadFromAnyMoment: from no moment on are more messages granted that count
+// than two quanta, what was due since, and what was given back of earlier grants. It holds for a pool by itself; of a fleet only the leases could tell.
+func (s Sendings) CheckSpreadFromAnyMoment(t rapid.TB, l caps.Limits) {
+	t.Helper()
+	if l.MaxMessages == 0 || l.MaxMessagesWindow == 0 || !l.MaxMessagesSpread {
+		return
+	}
+	due := func(d time.Duration) float64 {
+		return float64(l.MaxMessages) * (float64(d) / float64(l.MaxMessagesWindow))
+	}
+	quantum := max(1, min(l.Envelope(), int(due(min(l.MaxMessagesWindow, max(time.Second, l.MaxMessagesWindow/60))))), int(due(time.Second))/64)
+	byGrant := s.byGrant()
+	for from, first := range byGrant {
+		back, n := 0, 0
+		for _, f := range byGrant[:from] {
+			if !f.Settled.Before(first.Granted) {
+				back += f.Taken - f.Counted
+			}
+		}
+		for _, f := range byGrant[from:] {
+			n += f.Counted
+			since := due(f.Granted.Sub(first.Granted))
+			if float64(n) > float64(2*quantum+back)+since+1 {
+				t.Fatalf("%d messages from %v to %v, %.1f are due", n, first.Granted.Sub(Noon), f.Granted.Sub(Noon), since)
+			}
+		}
+	}
+}
+
+func (s Sendings) byGrant() Sendings {
+	return slices.SortedStableFunc(slices.Values(s), func(a, b *Sending) int { return a.Granted.Compare(b.Granted) })
 }
 
 // A Case is what may be sent over a relay, and must be where everybody has messages
