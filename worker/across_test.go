@@ -98,8 +98,21 @@ func TestWhatAServerHadNoRoomForGoesOutByItsDomains(t *testing.T) {
 	t.Parallel()
 	h, kept := newHouse(t), &transactions{}
 	const most = 7 // then 452 4.5.3
-	crowded := openSink(t, sink.Options{MaxRcpt: most})
-	strict := openSink(t, sink.Options{Recorder: kept.record})
+	went := make(chan struct{})
+	crowded := openSink(t, sink.Options{MaxRcpt: most, Recorder: func(sink.Transaction) {
+		select {
+		case <-went:
+		default:
+			close(went)
+		}
+	}})
+	strict := openSink(t, sink.Options{Recorder: func(tx sink.Transaction) {
+		kept.record(tx)
+		select { // it leaves something to the other one, whoever was first
+		case <-went:
+		case <-t.Context().Done():
+		}
+	}})
 	name := func(name string) func(*relay.Config) {
 		return func(c *relay.Config) { c.Name, c.MaxMessagesPerRobin, c.Connections = name, 20, 1 }
 	}

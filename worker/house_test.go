@@ -31,7 +31,7 @@ type house struct {
 }
 
 // patience is how long anything may take before a test fails.
-const patience = 20 * time.Second
+const patience = time.Minute
 
 func startBroker(t testing.TB, listen, dir string) *broker.Server {
 	t.Helper()
@@ -164,7 +164,9 @@ func (h *house) publishRaw(t testing.TB, campaign, data string, header ...string
 	for i := 0; i < len(header); i += 2 {
 		msg.Header.Set(header[i], header[i+1])
 	}
-	if _, err := h.js.PublishMsg(t.Context(), msg); err != nil {
+	ctx, cancel := context.WithTimeout(t.Context(), patience) // large batches take a busy broker longer than usual
+	defer cancel()
+	if _, err := h.js.PublishMsg(ctx, msg); err != nil {
 		t.Fatal(err)
 	}
 }

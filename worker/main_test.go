@@ -23,6 +23,7 @@ import (
 
 	"bulkmail/relay"
 	"bulkmail/subjects"
+	"bulkmail/subjects/broker/brokertest"
 	"bulkmail/testdata/testrun"
 	"bulkmail/worker"
 )
@@ -38,7 +39,7 @@ func TestMain(m *testing.M) {
 	}
 	testrun.AtOnce(6)
 	testrun.RapidChecks(100, 30)
-	goleak.VerifyTestMain(m)
+	goleak.VerifyTestMain(m, brokertest.LeftByNATS())
 }
 
 // work is a worker process. It answers every line on stdin with its live heap

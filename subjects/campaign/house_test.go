@@ -20,7 +20,7 @@ import (
 	"bulkmail/subjects/campaign"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m, brokertest.LeftByNATS()) }
 
 // message is what all campaigns here send. It lacks nothing.
 const message = "From: News <news@example.com>\nTo: readers@example.com\nSubject: t\nDate: Mon, 02 Nov 2026 09:30:00 +0100\nMessage-ID: <1@example.com>\nMIME-Version: 1.0\n\nhi\n"

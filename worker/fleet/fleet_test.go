@@ -26,7 +26,7 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
 }
 
-const patience = 30 * time.Second
+const patience = time.Minute
 
 // openBucket starts a broker with a relays bucket.
 func openBucket(t testing.TB, syncAlways bool) (url string, kv jetstream.KeyValue) {

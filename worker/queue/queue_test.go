@@ -20,7 +20,7 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // patience is how long anything may take before a test fails.
-const patience = 20 * time.Second
+const patience = time.Minute
 
 // A house is a broker with a stream of batches, and the terms of campaigns.
 type house struct {

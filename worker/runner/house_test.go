@@ -19,17 +19,18 @@ import (
 	"bulkmail/relay"
 	relayconfig "bulkmail/relay/config"
 	"bulkmail/relay/smtp"
+	"bulkmail/subjects/broker/brokertest"
 	"bulkmail/testdata/testrun"
 	"bulkmail/worker/runner"
 )
 
 func TestMain(m *testing.M) {
 	testrun.AtOnce(6)
-	goleak.VerifyTestMain(m)
+	goleak.VerifyTestMain(m, brokertest.LeftByNATS())
 }
 
 // patience bounds every wait; no test waits for it to pass.
-const patience = 30 * time.Second
+const patience = time.Minute
 
 // onLoopback are options with nothing outside this process but a folder.
 func onLoopback(t testing.TB, relays ...relay.Relay) runner.Options {

@@ -78,7 +78,7 @@ func follow(t *testing.T, js jetstream.JetStream) *suppress.Follower {
 	return f
 }
 
-const patience = 20 * time.Second
+const patience = time.Minute
 
 // until waits for what a follower does by itself.
 func until(t *testing.T, what string, ok func() bool) {
