@@ -8,7 +8,8 @@
 // which point of a transaction each session is; between worker and broker stands
 // a proxy that knows what is being recorded and acknowledged. Both can have the
 // worker killed right there. At the end the journals are compared with what the
-// sink accepted, and a table is printed.
+// sink accepted, and a table is printed. A letter that came twice is compared with
+// itself: only the time of its signature may differ.
 //
 // BULKMAIL_CRASH_FOR=10m makes the killing of workers go on for so long with
 // each setting of IN_DOUBT.

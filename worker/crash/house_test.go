@@ -58,6 +58,8 @@ type house struct {
 	names  subjects.Names
 	ledger *ledger
 
+	letters bool // batches are of letters
+
 	mu      sync.Mutex          // guards what follows
 	batches map[string][]string // recipients by batch id
 }
@@ -104,7 +106,7 @@ func (h *house) storeLarge(t testing.TB) {
 		t.Fatal(err)
 	}
 	line := strings.Repeat("x", 70) + "\r\n"
-	message := "Subject: large\r\n\r\n" + strings.Repeat(line, (large+1<<20)/len(line))
+	message := "From: News <news@example.com>\r\nSubject: large\r\n\r\n" + strings.Repeat(line, (large+1<<20)/len(line))
 	if _, err := store.PutBytes(t.Context(), largeMessage, []byte(message)); err != nil {
 		t.Fatal(err)
 	}
@@ -168,7 +170,11 @@ func (h *house) load(t testing.TB, backlog int, withLarge bool) (stop func()) {
 			// A publication that has begun is completed: whether an aborted one was
 			// stored, nobody would know.
 			whole, end := context.WithTimeout(context.WithoutCancel(ctx), 2*patience)
-			err := h.publish(whole, batch(n, withLarge))
+			b := batch(n, withLarge)
+			if h.letters {
+				asLetters(&b)
+			}
+			err := h.publish(whole, b)
 			end()
 			if err != nil {
 				t.Errorf("publish: %v", err)

@@ -32,7 +32,7 @@ func TestAWorkerKilledAnywhereLosesNobodyAndDoublesWhatWasInFlightAtMost(t *test
 	var accounts []account
 	for _, inDoubt := range []string{"resend", "skip"} {
 		t.Run("IN_DOUBT="+inDoubt, func(t *testing.T) {
-			a := killWorkers(t, inDoubt, duration)
+			a := killWorkers(t, inDoubt, duration, false)
 			a.check(t)
 			if inDoubt == "skip" && a.duplicates > 0 {
 				t.Errorf("%d duplicates", a.duplicates)
@@ -40,6 +40,11 @@ func TestAWorkerKilledAnywhereLosesNobodyAndDoublesWhatWasInFlightAtMost(t *test
 			accounts = append(accounts, a)
 		})
 	}
+	t.Run("letters", func(t *testing.T) {
+		a := killWorkers(t, "resend", duration/2, true)
+		a.check(t)
+		accounts = append(accounts, a)
+	})
 	table("workers killed with -9", pointsOf("skip"), "kill", accounts...)
 }
 
@@ -51,12 +56,19 @@ func pointsOf(inDoubt string) []point {
 	return append(points, afterTheDot, afterTheReply, whileRecorded, afterTheRecord, atRandom)
 }
 
-func killWorkers(t *testing.T, inDoubt string, duration time.Duration) account {
+func killWorkers(t *testing.T, inDoubt string, duration time.Duration, letters bool) account {
 	b := embedded(t)
 	s := openSink(t)
-	f := newFleet(t, s, []string{strings.TrimPrefix(b.URL(), "nats://")}, "BULKMAIL_IN_DOUBT="+inDoubt)
+	title, env := "IN_DOUBT="+inDoubt, []string{"BULKMAIL_IN_DOUBT=" + inDoubt}
+	if letters {
+		title = "letters"
+		env = append(env, "BULKMAIL_UNSUBSCRIBE_URL=https://news.example.com/u/", "BULKMAIL_DKIM_FILE="+signing(t))
+	}
+	f := newFleet(t, s, []string{strings.TrimPrefix(b.URL(), "nats://")}, env...)
+	s.letters = letters
 	s.open(t)
 	h := join(t, []string{b.URL()}, 1)
+	h.letters = letters
 	h.storeLarge(t)
 	stop := h.load(t, 40, true)
 	defer stop()
@@ -96,7 +108,10 @@ func killWorkers(t *testing.T, inDoubt string, duration time.Duration) account {
 	h.settle(t)
 	f.dismissAll()
 
-	a := h.settleAccounts(t, "IN_DOUBT="+inDoubt, f, f.excuse)
+	a := h.settleAccounts(t, title, f, f.excuse)
+	if letters {
+		s.checkLetters(t, a.duplicates)
+	}
 	for _, k := range kills {
 		a.kills[k.point]++
 	}

@@ -39,6 +39,8 @@ type sink struct {
 	inBody func(worker string)
 	// deferAll answers every RCPT with 451.
 	deferAll func(recipient string) bool
+	// letters says that messages have one recipient, and are kept.
+	letters bool
 
 	mu           sync.Mutex // guards what follows
 	conns        map[net.Conn]struct{}
@@ -56,6 +58,7 @@ type transaction struct {
 	accepted   time.Time // the moment before the 250; zero: not accepted
 	lost       time.Time // the connection, in the middle of the message
 	size       int
+	letter     string // as it came; large ones, and what is to many, are not kept
 }
 
 // String is for failures: when it began and ended, by the wall clock.
@@ -311,7 +314,7 @@ func (x *session) rcpt(arg string) {
 		taken := len(x.tx.recipients)
 		x.mu.Unlock()
 		x.say("250 2.1.5 ok")
-		if !x.pipelining && taken == 2 {
+		if !x.pipelining && (taken == 2 || x.letters) {
 			_ = x.out.Flush()
 			x.sink.at(x.worker, betweenRCPTAndDATA)
 		}
@@ -334,6 +337,7 @@ func (x *session) data() bool {
 		x.out.Reset(io.Discard)
 	}
 	var killed *kill
+	var letter strings.Builder
 	for first, whole := true, true; ; first = false { // whole: the line before had its end
 		line, err := x.in.ReadSlice('\n')
 		if err != nil && !errors.Is(err, bufio.ErrBufferFull) {
@@ -345,6 +349,9 @@ func (x *session) data() bool {
 		}
 		if whole && string(line) == ".\r\n" {
 			break
+		}
+		if x.letters && tx.size < large {
+			letter.Write(line)
 		}
 		if first && tx.size >= large {
 			killed = x.sink.at(x.worker, inTheBody)
@@ -358,7 +365,7 @@ func (x *session) data() bool {
 		killed.missed() // the whole message had left
 	}
 	x.mu.Lock()
-	tx.ended = time.Now()
+	tx.ended, tx.letter = time.Now(), letter.String()
 	x.mu.Unlock()
 	x.sink.at(x.worker, afterTheDot)
 	time.Sleep(x.think)
