@@ -47,6 +47,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 
@@ -69,11 +70,13 @@ type Client struct {
 	js    jetstream.JetStream
 	names subjects.Names
 	o     Options
+
+	turnOver time.Duration // after which silence the turn of a publication is over
 }
 
 // New returns a client of what is under names on the broker of js.
 func New(js jetstream.JetStream, names subjects.Names, o Options) *Client {
-	return &Client{js, names, o}
+	return &Client{js, names, o, turnOver}
 }
 
 // As is the same client for whatever another actor wants changed.

@@ -16,14 +16,17 @@ import (
 const keptChanges = 20
 
 // records reads and writes the records of campaigns.
-type records struct{ bucket jetstream.KeyValue }
+type records struct {
+	bucket   jetstream.KeyValue
+	turnOver time.Duration
+}
 
 func (c *Client) records(ctx context.Context) (records, error) {
 	bucket, err := c.js.KeyValue(ctx, c.names.CampaignBucket())
 	if err != nil {
 		return records{}, fmt.Errorf("bucket %s: %w", c.names.CampaignBucket(), err)
 	}
-	return records{bucket}, nil
+	return records{bucket, c.turnOver}, nil
 }
 
 func (r records) names(ctx context.Context) ([]string, error) {

@@ -14,12 +14,12 @@ import (
 )
 
 const (
-	// turnBeat is how often a publication shows in the campaign's record that it
-	// goes on.
-	turnBeat = 3 * time.Second
-	// turnOver is for how long it must have shown nothing until another one may
-	// take its turn.
+	// turnOver is for how long a publication must have shown nothing until another
+	// one may take its turn: it has died, or stands still.
 	turnOver = 15 * time.Second
+	// turnBeats is how often it shows in that time, in the campaign's record, that
+	// it goes on.
+	turnBeats = 5
 	// turnLook is how often a publication that waits looks.
 	turnLook = 200 * time.Millisecond
 )
@@ -53,7 +53,7 @@ func (r records) takeTurn(ctx context.Context, campaign string, said func(error)
 				if *now != seen {
 					seen, since = *now, time.Now()
 				}
-				if time.Since(since) < turnOver {
+				if time.Since(since) < r.turnOver {
 					return errNotYet
 				}
 			}
@@ -68,7 +68,7 @@ func (r records) takeTurn(ctx context.Context, campaign string, said func(error)
 		case !errors.Is(err, errNotYet):
 			return ctx, nil, err
 		case said != nil:
-			said(fmt.Errorf("%w: waiting for its end", errNotYet))
+			said(fmt.Errorf("%w: waiting for its end, or until it has shown no sign of life for %v", errNotYet, r.turnOver))
 			said = nil
 		}
 		select {
@@ -81,7 +81,7 @@ func (r records) takeTurn(ctx context.Context, campaign string, said func(error)
 
 // beat shows that the publication goes on, until its turn ends or is lost.
 func (t *turn) beat(ctx context.Context, lost context.CancelCauseFunc) {
-	tick := time.NewTicker(turnBeat)
+	tick := time.NewTicker(t.records.turnOver / turnBeats)
 	defer tick.Stop()
 	for {
 		select {
@@ -100,7 +100,7 @@ func (t *turn) beat(ctx context.Context, lost context.CancelCauseFunc) {
 			return nil
 		})
 		if errors.Is(err, errNotYet) {
-			lost(fmt.Errorf("this one stood still for %v: %w", turnOver, err))
+			lost(fmt.Errorf("this one stood still for %v: %w", t.records.turnOver, err))
 		}
 	}
 }

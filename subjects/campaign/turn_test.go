@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
+	"bulkmail/subjects"
 	"bulkmail/subjects/campaign"
 )
 
@@ -77,4 +79,56 @@ func TestWhoWaitsForItsTurnMayGiveUp(t *testing.T) {
 		t.Error(err)
 	}
 	h.once(numbered(0, 3))
+}
+
+// A publication that dies leaves its turn in the campaign's record.
+func TestAPublicationThatDiedHoldsUpTheNextOneForABoundThatIsSaid(t *testing.T) {
+	t.Parallel()
+	troubles := make(chan error, 1)
+	h := newHouse(t, campaign.Options{Trouble: func(why error) { troubles <- why }})
+	const over = 400 * time.Millisecond
+	h.SetTurnOver(over)
+	h.putRecord("news", subjects.Campaign{State: subjects.CampaignRunning, Publishing: &subjects.CampaignTurn{Owner: "dead", Beat: 7}})
+	began := time.Now()
+	if _, err := h.Publish(t.Context(), news(listOf(numbered(0, 3)))); err != nil {
+		t.Fatal(err)
+	}
+	if took := time.Since(began); took < over {
+		t.Errorf("it took the turn after %v: the other one may have been alive", took)
+	}
+	if why := <-troubles; !strings.HasSuffix(why.Error(), "waiting for its end, or until it has shown no sign of life for 400ms") {
+		t.Errorf("told %v", why)
+	}
+	h.once(numbered(0, 3))
+	if record, _ := h.record("news"); record.Publishing != nil {
+		t.Errorf("on record: %+v is publishing", record.Publishing)
+	}
+}
+
+// One that is alive keeps its turn, however long it takes; one that stood still and
+// goes on later publishes no more.
+func TestAPublicationThatStoodStillEndsWhenAnotherHasTakenItsTurn(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t, campaign.Options{})
+	h.SetTurnOver(300 * time.Millisecond)
+	p := news(listOf(numbered(0, 100_000))) // more than it comes to publish
+	taken := false
+	p.Progress = func(campaign.Receipt) {
+		if taken {
+			return
+		}
+		taken = true
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second) // three times as long as it may stand still
+		defer cancel()
+		if _, err := h.Publish(ctx, news(listOf(numbered(0, 2)))); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("beside one that is alive: %v", err)
+		}
+		record, _ := h.record("news")
+		record.Publishing = &subjects.CampaignTurn{Owner: "next"} // as if this one had stood still meanwhile
+		h.putRecord("news", record)
+	}
+	p.BatchSize = 1
+	if _, err := h.Publish(t.Context(), p); err == nil || !strings.Contains(err.Error(), "this one stood still for 300ms: another publication of this campaign") {
+		t.Errorf("it ended with %v", err)
+	}
 }
