@@ -88,6 +88,17 @@ func (n Names) streams(o Options) []jetstream.StreamConfig {
 			AllowDirect: true,
 		},
 		{
+			Name:        n.FeedbackStream(),
+			Description: "bounces, complaints and unsubscribes",
+			Subjects:    []string{n.AllFeedback()},
+			Retention:   jetstream.LimitsPolicy,
+			Storage:     jetstream.FileStorage,
+			Replicas:    replicas,
+			MaxAge:      o.OutcomesMaxAge,
+			Duplicates:  dedupeWindow,
+			AllowDirect: true,
+		},
+		{
 			Name:        n.SuppressionStream(),
 			Description: "who must not be sent to: what changed, for ever",
 			Subjects:    []string{n.Suppressions()},

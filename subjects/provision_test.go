@@ -50,6 +50,7 @@ func TestWhatIsMissingIsMade(t *testing.T) {
 		"BULKMAIL_BATCHES":      {[]string{"bulkmail.batches.*"}, jetstream.WorkQueuePolicy, jetstream.FileStorage, 0, 1, true},
 		"BULKMAIL_OUTCOMES":     {[]string{"bulkmail.outcomes.*.*"}, jetstream.LimitsPolicy, jetstream.FileStorage, 48 * time.Hour, 1, true},
 		"BULKMAIL_DEAD":         {[]string{"bulkmail.dead.*"}, jetstream.LimitsPolicy, jetstream.FileStorage, 0, 1, true},
+		"BULKMAIL_FEEDBACK":     {[]string{"bulkmail.feedback.*.*"}, jetstream.LimitsPolicy, jetstream.FileStorage, 48 * time.Hour, 1, true},
 		"BULKMAIL_SUPPRESSIONS": {[]string{"bulkmail.suppressions"}, jetstream.LimitsPolicy, jetstream.FileStorage, 0, 1, true},
 	}
 	got := make(map[string]stream)

@@ -6,6 +6,7 @@
 //	batches       stream BULKMAIL_BATCHES, subject bulkmail.batches.<campaign>
 //	journal       stream BULKMAIL_OUTCOMES, subject bulkmail.outcomes.<campaign>.<batch>
 //	dead letters  stream BULKMAIL_DEAD, subject bulkmail.dead.<campaign>
+//	feedback      stream BULKMAIL_FEEDBACK, subject bulkmail.feedback.<campaign>.<kind>
 //	suppressions  stream BULKMAIL_SUPPRESSIONS, subject bulkmail.suppressions
 //	messages      object store bulkmail-messages
 //	campaigns     key-value bulkmail-campaigns
@@ -13,8 +14,8 @@
 //	keys          key-value bulkmail-keys: what workers make Message-IDs of where no file says it
 //	workers       durable pull consumer "workers" on BULKMAIL_BATCHES
 //
-// The batch itself is [envelope.Batch]; a journal entry is [Entry], one of the
-// suppressions a [SuppressionChange]. Formats are
+// The batch itself is [envelope.Batch]; a journal entry is [Entry], what came back a
+// [FeedbackEvent], and a change of the suppressions a [SuppressionChange]. Formats are
 // a public contract and kept stable by golden files.
 package subjects
 
@@ -102,6 +103,14 @@ func (n Names) CampaignOutcomes(campaign string) string { return n.Outcomes(camp
 // Dead is where the dead letters of a campaign go.
 func (n Names) Dead(campaign string) string { return n.Prefix() + ".dead." + campaign }
 
+// Feedback is where it is said what came back of a campaign's messages.
+func (n Names) Feedback(campaign string, kind FeedbackKind) string {
+	return n.Prefix() + ".feedback." + campaign + "." + string(kind)
+}
+
+// AllFeedback matches what came back of all campaigns.
+func (n Names) AllFeedback() string { return n.Feedback("*", "*") }
+
 // Suppressions is where it is said who is suppressed.
 func (n Names) Suppressions() string { return n.Prefix() + ".suppressions" }
 
@@ -113,6 +122,9 @@ func (n Names) OutcomesStream() string { return strings.ToUpper(n.Prefix()) + "_
 
 // DeadStream holds the dead letters.
 func (n Names) DeadStream() string { return strings.ToUpper(n.Prefix()) + "_DEAD" }
+
+// FeedbackStream holds what came back.
+func (n Names) FeedbackStream() string { return strings.ToUpper(n.Prefix()) + "_FEEDBACK" }
 
 // SuppressionStream is the log of who is suppressed.
 func (n Names) SuppressionStream() string { return strings.ToUpper(n.Prefix()) + "_SUPPRESSIONS" }

@@ -74,6 +74,13 @@ func TestWireFormatsAreAsPublished(t *testing.T) {
 				{Time: at.Add(time.Hour), State: subjects.CampaignPaused},
 			},
 		}},
+		{"feedback-bounced.json", subjects.FeedbackEvent{
+			ID: "b1c2", Time: at, Kind: subjects.Bounced, Campaign: "spring", Batch: "0001", Recipient: "ann@example.net",
+			Hard: true, Reason: "unknown_user", Enhanced: "5.1.1", Code: 550, Text: "no such user", Remote: "mx.example.net", Source: "smtp",
+		}},
+		{"feedback-unsubscribed.json", subjects.FeedbackEvent{
+			ID: "u1", Time: at, Kind: subjects.Unsubscribed, Campaign: "spring", Recipient: "ann@example.net", Source: "http",
+		}},
 		{"suppression-added.json", subjects.SuppressionChange{
 			Time: at, Op: subjects.Suppress, Scope: "list:weekly", Until: at.Add(time.Hour), Why: "asked by phone", Source: "suppress", By: "ann@office",
 			Names: []string{"ann@example.net", "@dead.example"},
@@ -124,6 +131,8 @@ func TestWhatWasPublishedIsReadAsWritten(t *testing.T) {
 		switch kind, _, _ := strings.Cut(filepath.Base(path), "-"); kind {
 		case "campaign":
 			value = new(subjects.Campaign)
+		case "feedback":
+			value = new(subjects.FeedbackEvent)
 		case "suppression":
 			value = new(subjects.SuppressionChange)
 		case "relay":

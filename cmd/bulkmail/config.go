@@ -53,6 +53,10 @@ type config struct {
 	UnsubscribeURL    string `envconfig:"UNSUBSCRIBE_URL" desc:"https URL to which a letter's unsubscribe token is appended"`
 	UnsubscribeMailto string `envconfig:"UNSUBSCRIBE_MAILTO" desc:"address that takes unsubscribes by mail"`
 
+	FeedbackHTTP    string `envconfig:"FEEDBACK_HTTP" desc:"address of bulkmail feedback for unsubscribes (RFC 8058), such as :8443"`
+	FeedbackTLSCert string `envconfig:"FEEDBACK_TLS_CERT" desc:"PEM file of its certificate; without one it speaks plain HTTP, for a proxy that has TLS"`
+	FeedbackTLSKey  string `envconfig:"FEEDBACK_TLS_KEY" desc:"PEM file of its key"`
+
 	HTTP          string `envconfig:"HTTP" default:"127.0.0.1:8080" desc:"address for /healthz, /readyz and /metrics of a worker; set and empty: off; unless set, the next free port if it is taken"`
 	HTTPTokenFile string `envconfig:"HTTP_TOKEN_FILE" desc:"file with the Bearer token that /metrics asks for; needed on any address but loopback"`
 

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -16,6 +17,11 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"bulkmail/envelope/keys"
+	"bulkmail/subjects"
+	"bulkmail/worker/keyring"
 )
 
 // deployed is one node as testdata/deploy/nats.conf says, without its cluster, on
@@ -26,7 +32,7 @@ type deployed struct {
 	log      *brokerLog
 }
 
-var deployedUsers = []string{"provision", "worker", "publisher", "operator"}
+var deployedUsers = []string{"provision", "worker", "publisher", "operator", "feedback"}
 
 func deploy(t *testing.T) *deployed {
 	t.Helper()
@@ -98,7 +104,7 @@ func (l *brokerLog) Tracef(format string, args ...any) {
 	switch {
 	case m[3] != "": // who wants an answer is who the inbox belongs to
 		user = m[3]
-	case user != "worker" && user != "provision":
+	case user != "worker" && user != "provision" && user != "feedback":
 		user = "publisher"
 	}
 	l.mu.Lock()
@@ -181,8 +187,29 @@ func (d *deployed) live(t *testing.T) {
 	publish("cancel", "c")
 	startBulkmail(t, work, "relays", "list").end(t)
 	startBulkmail(t, work, "relays", "reset", "sink").end(t)
+	d.unsubscribe(t)
 	worker.drain(t)
 	publish("status") // nobody answers: it looks itself
+}
+
+// unsubscribe does what a reader of a letter does, at a process that has the key of
+// the workers.
+func (d *deployed) unsubscribe(t *testing.T) {
+	t.Helper()
+	desk := startBulkmail(t, append(d.environment("feedback"), "BULKMAIL_FEEDBACK_HTTP=127.0.0.1:0"), "feedback")
+	address := "http://" + desk.awaitLine(t, `taking unsubscribes.* addr=(\S+)`)
+	nc, _ := d.connect(t, "worker")
+	js, err := jetstream.New(nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ring, err := keyring.Shared(t.Context(), js, subjects.Names{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	token := string(ring.First().Maker().AppendToken(nil, keys.Subscription{Campaign: "c", Mailbox: "ann@example.net"}))
+	unsubscribe(t, http.DefaultClient, address+"/"+token)
+	desk.drain(t)
 }
 
 // Not needed for so little.
@@ -253,7 +280,8 @@ func TestTheDeployedPermissionsAllowNothingElse(t *testing.T) {
 		"provision": {"bulkmail.batches.c", "bulkmail.outcomes.c.1", "$KV.bulkmail-campaigns.c", "$JS.API.CONSUMER.MSG.NEXT.BULKMAIL_BATCHES.workers", "$JS.API.DIRECT.GET.BULKMAIL_OUTCOMES"},
 		"operator":  {"bulkmail.batches.c", "bulkmail.outcomes.c.1", "$KV.bulkmail-campaigns.c", "$JS.API.INFO", "$JS.API.DIRECT.GET.BULKMAIL_OUTCOMES.bulkmail.outcomes.c.1"},
 		"worker":    {"bulkmail.batches.c", "bulkmail.suppressions", "bulkmail.api.pause.c", "_INBOX_publisher.x", "$O.bulkmail-messages.C.x", "$JS.API.CONSUMER.CREATE.BULKMAIL_BATCHES.workers"},
-		"publisher": {"bulkmail.outcomes.c.1", "bulkmail.dead.c", "$KV.bulkmail-relays.relay.x", "$JS.ACK.BULKMAIL_BATCHES.workers.1.1.1.1.1", "$JS.API.CONSUMER.MSG.NEXT.BULKMAIL_BATCHES.workers", "$JS.API.CONSUMER.CREATE.BULKMAIL_BATCHES.workers"},
+		"publisher": {"bulkmail.outcomes.c.1", "bulkmail.feedback.c.bounced", "bulkmail.dead.c", "$KV.bulkmail-relays.relay.x", "$JS.ACK.BULKMAIL_BATCHES.workers.1.1.1.1.1", "$JS.API.CONSUMER.MSG.NEXT.BULKMAIL_BATCHES.workers", "$JS.API.CONSUMER.CREATE.BULKMAIL_BATCHES.workers"},
+		"feedback":  {"bulkmail.batches.c", "bulkmail.outcomes.c.1", "$KV.bulkmail-keys.keys", "$JS.API.DIRECT.GET.BULKMAIL_OUTCOMES", "$JS.API.STREAM.PURGE.BULKMAIL_FEEDBACK"},
 	} {
 		nc, refusals := d.connect(t, user)
 		refused := func(what string) {
@@ -294,7 +322,7 @@ func TestTheDeployedPermissionsAllowNothingElse(t *testing.T) {
 func (d *deployed) connect(t *testing.T, user string) (*nats.Conn, <-chan error) {
 	t.Helper()
 	refusals := make(chan error, 16)
-	nc, err := nats.Connect(d.url, append(d.identity(user), nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) { refusals <- err }))...)
+	nc, err := nats.Connect(d.url, append(d.identity(user), nats.CustomInboxPrefix("_INBOX_"+user), nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) { refusals <- err }))...)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,22 +1,39 @@
 package main
 
 import (
+	"cmp"
+	"errors"
 	"fmt"
 	"os"
 	"strconv"
 
+	"github.com/nats-io/nats.go/jetstream"
 	"github.com/spf13/cobra"
 
 	"bulkmail/envelope/bounce"
+	"bulkmail/worker/feedback"
 )
 
 func newFeedback(s *streams) *cobra.Command {
 	cmd := &cobra.Command{
-		Use:     "feedback",
-		Short:   "Read what comes back: bounces, complaints, automatic replies",
-		Example: `  bulkmail feedback classify --json returned/*.eml`,
-		Args:    cobra.NoArgs,
-		RunE:    func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		Use:   "feedback",
+		Short: "Take what comes back: unsubscribes; read bounces, complaints, automatic replies",
+		Long: `Take unsubscribes on BULKMAIL_FEEDBACK_HTTP until SIGTERM or an interrupt. Any number
+of these processes may run; each begins also while the broker is away.
+
+The List-Unsubscribe of letters names BULKMAIL_UNSUBSCRIBE_URL, which must lead here.
+POST as in RFC 8058 unsubscribes: from the campaign's list if it has one, else from
+all bulk mail. GET shows a page with one button and changes nothing. The answer comes
+when it is stored on the broker; while that is away it is 503, and senders try again.
+The answer to a token that nobody made is the same.
+
+It needs the keys that workers have: BULKMAIL_KEYS_FILE, which is read again when it
+changes, or without one the key that they share on the broker. /healthz and /readyz are
+for probes. With BULKMAIL_FEEDBACK_TLS_CERT and _KEY it speaks TLS itself.`,
+		Example: `  BULKMAIL_FEEDBACK_HTTP=127.0.0.1:8443 bulkmail feedback
+  bulkmail feedback classify --json returned/*.eml`,
+		Args: noArguments,
+		RunE: func(cmd *cobra.Command, _ []string) error { return runFeedback(cmd, s) },
 	}
 	var asJSON bool
 	classify := &cobra.Command{
@@ -34,6 +51,42 @@ the code. A mail that is no report has the kind none, or auto_reply.`,
 	classify.Flags().BoolVar(&asJSON, "json", false, "print JSON, one object a line")
 	cmd.AddCommand(classify)
 	return cmd
+}
+
+func runFeedback(cmd *cobra.Command, s *streams) error {
+	ctx := cmd.Context()
+	c, names, err := loadConfig()
+	if err != nil {
+		return err
+	}
+	switch {
+	case c.FeedbackHTTP == "":
+		return usage(cmd, errors.New("BULKMAIL_FEEDBACK_HTTP is not set: say where to take unsubscribes, for example 127.0.0.1:8443"))
+	case (c.FeedbackTLSCert == "") != (c.FeedbackTLSKey == ""):
+		return usage(cmd, errors.New("BULKMAIL_FEEDBACK_TLS_CERT, BULKMAIL_FEEDBACK_TLS_KEY: set both or neither"))
+	}
+	log := newLogger(c, s.err)
+	o := c.options(log)
+	url := cmp.Or(c.NATSURL, defaultURL)
+	nc, err := o.Dial(url, "feedback")
+	if err != nil {
+		return unreachable(url, err)
+	}
+	defer nc.Close()
+	js, err := jetstream.New(nc)
+	if err != nil {
+		return err
+	}
+	err = feedback.Run(ctx, js, names, feedback.Options{
+		HTTP: c.FeedbackHTTP, TLSCert: c.FeedbackTLSCert, TLSKey: c.FeedbackTLSKey, KeysFile: c.KeysFile, Provide: o.Provision(), Log: log,
+		Opened: func(addr string) {
+			log.InfoContext(ctx, "taking unsubscribes", "addr", addr, "tls", c.FeedbackTLSCert != "")
+		},
+	})
+	if failed, ok := errors.AsType[*feedback.Error](err); ok && failed.Part == "http" {
+		return fmt.Errorf("BULKMAIL_FEEDBACK_HTTP, BULKMAIL_FEEDBACK_TLS_CERT: %w", failed.Err)
+	}
+	return err
 }
 
 // A classified is what a mail says of a recipient, as it is printed.

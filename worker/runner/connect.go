@@ -62,15 +62,15 @@ func nkey(file string) nats.Option {
 	return option
 }
 
-// dial connects to the broker at urls, now or later. What waiting does not mend is
-// an error.
-func (o Options) dial(urls string) (*nats.Conn, error) {
-	nc, err := nats.Connect(urls, o.NATSOptions(connectionName)...)
+// Dial connects to the broker at urls, now or later, under a name that the broker
+// shows. What waiting does not mend is an error.
+func (o Options) Dial(urls, name string) (*nats.Conn, error) {
+	nc, err := nats.Connect(urls, o.NATSOptions(name)...)
 	if err == nil || Refused(err) || Untrusted(err) {
 		return nc, err
 	}
-	o.Log.Warn("broker not reached, trying on", "url", RedactURLs(urls), "error", err)
-	return nats.Connect(urls, append(o.NATSOptions(connectionName), nats.RetryOnFailedConnect(true))...)
+	logOr(o.Log).Warn("broker not reached, trying on", "url", RedactURLs(urls), "error", err)
+	return nats.Connect(urls, append(o.NATSOptions(name), nats.RetryOnFailedConnect(true))...)
 }
 
 // connectionName is what the broker shows of a worker's connection.

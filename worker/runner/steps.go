@@ -149,7 +149,7 @@ func (r *Runner) connect(ctx context.Context) (err error) {
 		r.broker = r.o.NATSURL
 	}
 	if r.conn == nil {
-		if r.conn, err = r.o.dial(r.broker); err != nil {
+		if r.conn, err = r.o.Dial(r.broker, connectionName); err != nil {
 			return err
 		}
 	}

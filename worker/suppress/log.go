@@ -182,3 +182,31 @@ func (s *Set) scopeOf(scope string) Scope {
 	}
 	return All
 }
+
+// Holds tells whether an entry for a name would change nothing: it is suppressed in
+// that very scope until then, or longer.
+func (s *Set) Holds(name, scope string, until time.Time) bool {
+	t := s.table.Load()
+	if t == nil {
+		return false
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	hash := s.hash(name)
+	b := entries(&t[hash>>48])
+	list, isList := strings.CutPrefix(scope, subjects.ScopeList)
+	number, known := All, true
+	switch {
+	case isList:
+		number, known = s.lists[list]
+	case scope == subjects.ScopeBulk:
+		number = Bulk
+	}
+	at, found := s.search(b, hash, number)
+	if !known || !found {
+		return false
+	}
+	_, had := meta(b[at:])
+	hours := hoursOf(until)
+	return had == 0 || hours != 0 && had >= hours
+}
