@@ -14,7 +14,7 @@ import (
 
 const fullLetter = `{"id":"full","from":"news@example.com","recipients":["ann@full.test","bob@full.test"],"message":"Subject: t\n\nhi\n"}`
 
-func (h *house) letters(name string) (all []campaign.DeadLetter) {
+func (h *fixture) letters(name string) (all []campaign.DeadLetter) {
 	h.t.Helper()
 	for l, err := range h.DeadLetters(h.t.Context(), name) {
 		if err != nil {
@@ -31,7 +31,7 @@ func (h *house) letters(name string) (all []campaign.DeadLetter) {
 
 func TestDeadLettersAreListedWithTheirReasons(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t, campaign.Options{})
+	h := newFixture(t, campaign.Options{})
 	if all := h.letters(""); len(all) != 0 {
 		t.Errorf("before: %v", all)
 	}
@@ -61,7 +61,7 @@ func TestDeadLettersAreListedWithTheirReasons(t *testing.T) {
 
 func TestADeadLetterIsPublishedAgainAsABatchOfItsOwn(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t, campaign.Options{})
+	h := newFixture(t, campaign.Options{})
 	h.bury("news", "full", subjects.CauseExpired, fullLetter)
 	h.bury("news", strings.Repeat("x", 64), subjects.CauseExpired, fullLetter)
 	h.bury("news", "no id", subjects.CauseUnreadable, fullLetter)
@@ -86,7 +86,7 @@ func TestADeadLetterIsPublishedAgainAsABatchOfItsOwn(t *testing.T) {
 
 func TestADeadLetterThatCannotBeReadStays(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t, campaign.Options{})
+	h := newFixture(t, campaign.Options{})
 	h.bury("news", "b1", subjects.CauseUnreadable, "{")
 	if _, _, err := h.RetryDead(t.Context(), 1); err == nil || !strings.HasPrefix(err.Error(), "dead letter 1: it cannot be read (") {
 		t.Errorf("error is %v", err)

@@ -10,7 +10,7 @@ import (
 
 func TestACampaignThatIsDeletedLeavesNothing(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t, campaign.Options{})
+	h := newFixture(t, campaign.Options{})
 	if _, err := h.Publish(t.Context(), news(listOf(numbered(0, 3)))); err != nil {
 		t.Fatal(err)
 	}

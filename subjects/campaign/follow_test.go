@@ -13,7 +13,7 @@ import (
 
 func TestASummaryAddsUpWhatBecameOfRecipients(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t, campaign.Options{})
+	h := newFixture(t, campaign.Options{})
 	for _, e := range []subjects.Entry{
 		entry(subjects.Claimed, 1),
 		entry(subjects.Sending, 1, became(subjects.InDoubt, "a", "1", "2")), // is announced, has not happened
@@ -47,7 +47,7 @@ func TestASummaryAddsUpWhatBecameOfRecipients(t *testing.T) {
 
 func TestWhoFollowsSeesACampaignFromItsBeginningToItsEnd(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t, campaign.Options{})
+	h := newFixture(t, campaign.Options{})
 	if _, err := h.Publish(t.Context(), news(listOf(numbered(0, 30)))); err != nil {
 		t.Fatal(err)
 	}
@@ -81,7 +81,7 @@ func TestWhoFollowsSeesACampaignFromItsBeginningToItsEnd(t *testing.T) {
 // Nobody has counted who is in it, so the queue alone says that it is not over.
 func TestABatchThatNoWorkerHasTakenUpIsWaitedFor(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t, campaign.Options{})
+	h := newFixture(t, campaign.Options{})
 	h.enqueue("news", `{"id":"b1","from":"","recipients":["ann@example.net"],"message":"Subject: t\n\nhi\n"}`)
 	looks, final := 0, 0
 	for s, err := range h.Follow(t.Context(), "news") {
@@ -100,7 +100,7 @@ func TestABatchThatNoWorkerHasTakenUpIsWaitedFor(t *testing.T) {
 
 func TestWhoFollowsMayStop(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t, campaign.Options{})
+	h := newFixture(t, campaign.Options{})
 	if _, err := h.Publish(t.Context(), news(listOf(numbered(0, 3)))); err != nil {
 		t.Fatal(err)
 	}
@@ -129,7 +129,7 @@ func TestWhoFollowsMayStop(t *testing.T) {
 
 func TestACampaignThatNobodyPublishedCannotBeFollowed(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t, campaign.Options{})
+	h := newFixture(t, campaign.Options{})
 	if _, err := h.Wait(t.Context(), "news"); !errors.Is(err, campaign.ErrNoCampaign) || err.Error() != "nothing was published under the campaign news" {
 		t.Errorf("error is %v", err)
 	}
@@ -140,7 +140,7 @@ func TestACampaignThatNobodyPublishedCannotBeFollowed(t *testing.T) {
 
 func TestWhoWaitsIsToldOfDeadLetters(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t, campaign.Options{})
+	h := newFixture(t, campaign.Options{})
 	h.putRecord("news", subjects.Campaign{State: subjects.CampaignRunning, Batches: 2, Recipients: 5, Complete: true})
 	h.write("news", "b1", entry(subjects.Done, 1, became(subjects.Accepted, "a", "1@x.test", "2@x.test"), became(subjects.Expired, "a", "3@x.test")))
 	h.bury("news", "b1", subjects.CauseExpired, "{}") // its journal says the same, as an outcome
@@ -154,7 +154,7 @@ func TestWhoWaitsIsToldOfDeadLetters(t *testing.T) {
 
 func TestWhoIsWithoutAnOutcomeIsMissed(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t, campaign.Options{})
+	h := newFixture(t, campaign.Options{})
 	h.putRecord("news", subjects.Campaign{State: subjects.CampaignRunning, Batches: 1, Recipients: 5, Complete: true})
 	h.write("news", "b1", entry(subjects.Done, 1, became(subjects.Accepted, "a", "1@x.test", "2@x.test")))
 	h.writeRaw("news", "b2", "{")

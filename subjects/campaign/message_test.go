@@ -70,7 +70,7 @@ func TestAMessageIsLookedAtAsItsReceiversWould(t *testing.T) {
 }
 
 // stored is the message that a batch in the queue asks for.
-func (h *house) stored(b *envelope.Batch) string {
+func (h *fixture) stored(b *envelope.Batch) string {
 	h.t.Helper()
 	store, err := h.js.ObjectStore(h.t.Context(), h.names.MessageStore())
 	if err != nil {
@@ -85,7 +85,7 @@ func (h *house) stored(b *envelope.Batch) string {
 
 func TestAMessageThatLacksNothingIsStoredToTheOctet(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t, campaign.Options{})
+	h := newFixture(t, campaign.Options{})
 	p := news(listOf(numbered(0, 3)))
 	p.Message = testdata.Plain
 	if _, err := h.Publish(t.Context(), p); err != nil {
@@ -98,7 +98,7 @@ func TestAMessageThatLacksNothingIsStoredToTheOctet(t *testing.T) {
 
 func TestAMessageIDIsMadeWithTheKeyOfTheWorkers(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t, campaign.Options{})
+	h := newFixture(t, campaign.Options{})
 	key, err := keys.New("k1", strings.Repeat("secret--", 4))
 	if err != nil {
 		t.Fatal(err)
@@ -117,7 +117,7 @@ func TestAMessageIDIsMadeWithTheKeyOfTheWorkers(t *testing.T) {
 
 func TestWhatAMessageLacksIsAddedTheSameEachTime(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t, campaign.Options{})
+	h := newFixture(t, campaign.Options{})
 	p := news(listOf(numbered(0, 3)))
 	p.Message = "From: News <news@example.com>\nBcc: boss@example.com,\n\tboard@example.com\nSubject: t\n\n.dot\n"
 	if _, err := h.Publish(t.Context(), p); err != nil {
@@ -159,7 +159,7 @@ func TestWhatAMessageLacksIsAddedTheSameEachTime(t *testing.T) {
 
 func TestLinesThatRelaysWouldCutAreEncoded(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t, campaign.Options{})
+	h := newFixture(t, campaign.Options{})
 	p := news(listOf(numbered(0, 3)))
 	p.Message = "From: J\xfcrgen <news@example.com>\nSubject: t\n\n" + strings.Repeat("long ", 300) + "\n"
 	if _, err := h.Publish(t.Context(), p); err != nil {
@@ -175,7 +175,7 @@ func TestLinesThatRelaysWouldCutAreEncoded(t *testing.T) {
 // A release that stored messages as they were given has published to some.
 func TestACampaignOfTheReleaseBeforeGoesOnWithTheSameMessage(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t, campaign.Options{})
+	h := newFixture(t, campaign.Options{})
 	const given = "From: News <news@example.com>\nSubject: t\n\nhi\n"
 	store, err := h.js.ObjectStore(t.Context(), h.names.MessageStore())
 	if err == nil {
@@ -202,7 +202,7 @@ func TestACampaignOfTheReleaseBeforeGoesOnWithTheSameMessage(t *testing.T) {
 
 func TestAMessageThatShouldNotBeSentIsRefused(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t, campaign.Options{})
+	h := newFixture(t, campaign.Options{})
 	p := news(listOf(numbered(0, 3)))
 	p.Message = "Subject: t\nSubject: t\n\nhi\n"
 	_, err := h.Publish(t.Context(), p)

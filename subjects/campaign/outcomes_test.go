@@ -14,7 +14,7 @@ import (
 )
 
 // outcomes are those of news, and the entries that could not be read.
-func (h *house) outcomes(f campaign.Filter) (all []campaign.Outcome, unreadable []string) {
+func (h *fixture) outcomes(f campaign.Filter) (all []campaign.Outcome, unreadable []string) {
 	h.t.Helper()
 	for o, err := range h.Outcomes(h.t.Context(), "news", f) {
 		if wrong, ok := errors.AsType[*campaign.EntryError](err); ok {
@@ -31,7 +31,7 @@ func (h *house) outcomes(f campaign.Filter) (all []campaign.Outcome, unreadable 
 
 func TestOutcomesAreEveryRecipientWithItsNewestState(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t, campaign.Options{})
+	h := newFixture(t, campaign.Options{})
 	later := became(subjects.Deferred, "b", "dora@x.test", "carl@x.test")
 	later.Code, later.Enhanced, later.Text = 451, "4.2.0", "later"
 	h.write("news", "b1", entry(subjects.Recorded, 1, later))
@@ -65,7 +65,7 @@ func TestOutcomesAreEveryRecipientWithItsNewestState(t *testing.T) {
 // One entry that is no JSON must not hide the outcomes of all others.
 func TestOutcomesGoOnAfterAnEntryThatCannotBeRead(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t, campaign.Options{})
+	h := newFixture(t, campaign.Options{})
 	h.write("news", "b1", entry(subjects.Recorded, 1, became(subjects.Accepted, "a", "1@x.test")))
 	h.writeRaw("news", "b1", "no JSON")
 	h.write("news", "b1", entry(subjects.Done, 1, became(subjects.Accepted, "a", "2@x.test")))
@@ -84,7 +84,7 @@ func TestOutcomesGoOnAfterAnEntryThatCannotBeRead(t *testing.T) {
 
 func TestOutcomesOfACampaignThatNobodyPublishedAreAnError(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t, campaign.Options{})
+	h := newFixture(t, campaign.Options{})
 	last := func(ctx context.Context, name string) (err error) {
 		for _, err = range h.Outcomes(ctx, name, campaign.Filter{}) {
 		}
@@ -112,7 +112,7 @@ func TestOutcomesOfACampaignThatNobodyPublishedAreAnError(t *testing.T) {
 // The broker has room for 1,000 consumers on a stream.
 func TestLooksAtManyCampaignsLeaveNoConsumers(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t, campaign.Options{})
+	h := newFixture(t, campaign.Options{})
 	const campaigns = 50
 	for i := range campaigns {
 		h.write(fmt.Sprintf("c%d", i), "b1", entry(subjects.Done, 1, became(subjects.Accepted, "a", "1@x.test")))

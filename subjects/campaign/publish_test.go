@@ -30,7 +30,7 @@ func (b broken) Read(p []byte) (int, error) {
 }
 
 // once wants each of a list in the queue exactly once, and nobody else.
-func (h *house) once(list string) {
+func (h *fixture) once(list string) {
 	h.t.Helper()
 	want := make(map[string]int)
 	for r := range strings.FieldsSeq(list) {
@@ -43,7 +43,7 @@ func (h *house) once(list string) {
 
 func TestAPublicationIsBatchesARecordAndAMessage(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t, campaign.Options{})
+	h := newFixture(t, campaign.Options{})
 	p := news(listOf(numbered(0, 250) + "r0@D0.test\nnobody\n"))
 	p.BatchSize = 100
 	var told []campaign.Receipt
@@ -84,7 +84,7 @@ func TestAPublicationIsBatchesARecordAndAMessage(t *testing.T) {
 
 func TestAMessageMayGoInline(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t, campaign.Options{})
+	h := newFixture(t, campaign.Options{})
 	p := news(listOf(numbered(0, 3)))
 	p.Inline = true
 	if _, err := h.Publish(t.Context(), p); err != nil {
@@ -104,7 +104,7 @@ func TestAMessageMayGoInline(t *testing.T) {
 
 func TestAPublicationThatBrokeOffGoesOnWhereItStopped(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t, campaign.Options{})
+	h := newFixture(t, campaign.Options{})
 	p := news(campaign.ReadList(broken{strings.NewReader(numbered(0, 8_000))}))
 	p.BatchSize = 500
 	first, err := h.Publish(t.Context(), p)
@@ -132,7 +132,7 @@ func TestAPublicationThatBrokeOffGoesOnWhereItStopped(t *testing.T) {
 
 func TestWhoHasAnOutcomeIsNotPublishedAgain(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t, campaign.Options{})
+	h := newFixture(t, campaign.Options{})
 	if _, err := h.Publish(t.Context(), news(listOf(numbered(0, 3)))); err != nil {
 		t.Fatal(err)
 	}
@@ -154,7 +154,7 @@ func TestWhoHasAnOutcomeIsNotPublishedAgain(t *testing.T) {
 
 func TestTheMessageIsStoredOnce(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t, campaign.Options{})
+	h := newFixture(t, campaign.Options{})
 	for n := range 2 {
 		if _, err := h.Publish(t.Context(), news(listOf(numbered(0, 3+n)))); err != nil {
 			t.Fatal(err)
@@ -170,7 +170,7 @@ func TestTheMessageIsStoredOnce(t *testing.T) {
 
 func TestACampaignHasOneMessageAndOneSender(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t, campaign.Options{})
+	h := newFixture(t, campaign.Options{})
 	if _, err := h.Publish(t.Context(), news(listOf(numbered(0, 3)))); err != nil {
 		t.Fatal(err)
 	}
@@ -198,7 +198,7 @@ func TestACampaignHasOneMessageAndOneSender(t *testing.T) {
 
 func TestAPublicationWithoutABatchLeavesNothing(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t, campaign.Options{})
+	h := newFixture(t, campaign.Options{})
 	for name, tc := range map[string]struct {
 		list string
 		want error
@@ -227,7 +227,7 @@ func TestAPublicationWithoutABatchLeavesNothing(t *testing.T) {
 // A run that was killed has not put on record what it had published.
 func TestBatchesThatAreNotOnRecordBindTheirCampaign(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t, campaign.Options{})
+	h := newFixture(t, campaign.Options{})
 	if _, err := h.Publish(t.Context(), news(listOf(numbered(0, 3)))); err != nil {
 		t.Fatal(err)
 	}
@@ -248,7 +248,7 @@ func TestBatchesThatAreNotOnRecordBindTheirCampaign(t *testing.T) {
 
 func TestWhatIsWrongWithAPublicationIsToldByField(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t, campaign.Options{})
+	h := newFixture(t, campaign.Options{})
 	for field, spoil := range map[string]func(*campaign.Publication){
 		"campaign":   func(p *campaign.Publication) { p.Campaign = "a.b" },
 		"from":       func(p *campaign.Publication) { p.From = "nobody" },
@@ -272,7 +272,7 @@ func TestWhatIsWrongWithAPublicationIsToldByField(t *testing.T) {
 }
 
 // queuedOctets are the batches of a campaign as the broker has them.
-func (h *house) queuedOctets(name string) (sizes []int) {
+func (h *fixture) queuedOctets(name string) (sizes []int) {
 	h.t.Helper()
 	batches, _ := h.queued(name)
 	for i := range batches {
@@ -283,7 +283,7 @@ func (h *house) queuedOctets(name string) (sizes []int) {
 
 func TestLettersWithMuchDataAreSplitByOctets(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t, campaign.Options{})
+	h := newFixture(t, campaign.Options{})
 	letters := func(n int) campaign.Publication {
 		p := news(func(yield func(campaign.Recipient, error) bool) {
 			for i := range n {
@@ -325,7 +325,7 @@ func TestLettersWithMuchDataAreSplitByOctets(t *testing.T) {
 
 func TestABatchIsAsLargeAsTheBrokerTakes(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t, campaign.Options{})
+	h := newFixture(t, campaign.Options{})
 	limit := int(h.js.Conn().MaxPayload())
 	p := news(listOf(numbered(0, 4000)))
 	p.BatchSize = 100_000
@@ -347,7 +347,7 @@ func TestABatchIsAsLargeAsTheBrokerTakes(t *testing.T) {
 
 func TestWhomACampaignIsToStaysOnRecordUntilAnotherListIsNamed(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t, campaign.Options{})
+	h := newFixture(t, campaign.Options{})
 	for _, step := range []struct {
 		last     int
 		listID   string
@@ -377,7 +377,7 @@ func TestWhomACampaignIsToStaysOnRecordUntilAnotherListIsNamed(t *testing.T) {
 func TestAQueueThatDoesNotAnswerIsWaitedFor(t *testing.T) {
 	t.Parallel()
 	said := make(chan error, 1)
-	h := newHouse(t, campaign.Options{Trouble: func(err error) { said <- err }})
+	h := newFixture(t, campaign.Options{Trouble: func(err error) { said <- err }})
 	queue := h.stream(h.names.BatchesStream()).CachedInfo().Config
 	gone := false
 	list := listOf(numbered(0, 3))
@@ -412,7 +412,7 @@ func TestAQueueThatDoesNotAnswerIsWaitedFor(t *testing.T) {
 
 func TestAQueueThatRefusesIsNotWaitedFor(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t, campaign.Options{Trouble: func(err error) { t.Errorf("told of trouble: %v", err) }})
+	h := newFixture(t, campaign.Options{Trouble: func(err error) { t.Errorf("told of trouble: %v", err) }})
 	full := h.stream(h.names.BatchesStream()).CachedInfo().Config
 	full.MaxMsgs, full.Discard = 1, jetstream.DiscardNew
 	if _, err := h.js.UpdateStream(t.Context(), full); err != nil {

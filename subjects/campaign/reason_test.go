@@ -11,7 +11,7 @@ import (
 )
 
 // worker says of its relays what a worker would.
-func (h *house) worker(name string, relays ...subjects.RelayStatus) {
+func (h *fixture) worker(name string, relays ...subjects.RelayStatus) {
 	h.t.Helper()
 	bucket, err := h.js.KeyValue(h.t.Context(), h.names.RelayBucket())
 	if err != nil {
@@ -28,7 +28,7 @@ func (h *house) worker(name string, relays ...subjects.RelayStatus) {
 
 func TestACampaignThatDoesNotMoveSaysWhy(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t, campaign.Options{Actor: "ann@office"})
+	h := newFixture(t, campaign.Options{Actor: "ann@office"})
 	check := func(code campaign.ReasonCode, texts ...string) {
 		t.Helper()
 		r, err := h.Reason(t.Context(), "news")

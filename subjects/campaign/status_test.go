@@ -16,7 +16,7 @@ import (
 
 func TestACampaignIsFinishedOnlyWhenEverybodyHasAFinalOutcome(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t, campaign.Options{})
+	h := newFixture(t, campaign.Options{})
 	two := entry(subjects.Done, 1, became(subjects.Accepted, "a", "1@x.test"), became(subjects.Rejected, "a", "2@x.test"))
 	done := subjects.Counts{Accepted: 1, Rejected: 1}
 	published := func(recipients int, complete bool) subjects.Campaign {
@@ -105,7 +105,7 @@ var butTimes = cmp.Options{
 
 func TestTheStatusOfWhatNobodyPublishedIsAnError(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t, campaign.Options{})
+	h := newFixture(t, campaign.Options{})
 	if list, err := h.Statuses(t.Context()); len(list) != 0 || err != nil {
 		t.Errorf("of all: %v, %v", list, err)
 	}
@@ -120,7 +120,7 @@ func TestTheStatusOfWhatNobodyPublishedIsAnError(t *testing.T) {
 // One entry that is no JSON must not hide all campaigns.
 func TestStatusesGoOnAfterAnEntryThatCannotBeRead(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t, campaign.Options{})
+	h := newFixture(t, campaign.Options{})
 	h.write("a", "b1", entry(subjects.Done, 1, became(subjects.Accepted, "a", "1@x.test")))
 	h.writeRaw("b", "b1", "no JSON")
 	h.write("c", "b1", entry(subjects.Done, 1, became(subjects.Accepted, "a", "1@x.test")))
@@ -144,7 +144,7 @@ func TestStatusesGoOnAfterAnEntryThatCannotBeRead(t *testing.T) {
 
 func TestPauseResumeAndCancelAreOnRecordWithWhoAndWhy(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t, campaign.Options{Actor: "ann@office"})
+	h := newFixture(t, campaign.Options{Actor: "ann@office"})
 	if _, err := h.Publish(t.Context(), news(listOf(numbered(0, 3)))); err != nil {
 		t.Fatal(err)
 	}
@@ -208,7 +208,7 @@ func TestPauseResumeAndCancelAreOnRecordWithWhoAndWhy(t *testing.T) {
 
 func TestARecordKeepsTheLastChanges(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t, campaign.Options{})
+	h := newFixture(t, campaign.Options{})
 	h.enqueue("news", "{}") // by another program
 	for i := range 15 {
 		for _, set := range []func() (subjects.CampaignState, error){
@@ -228,7 +228,7 @@ func TestARecordKeepsTheLastChanges(t *testing.T) {
 
 func TestANameThatNobodyUsedYetCanBePausedAndNothingElse(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t, campaign.Options{})
+	h := newFixture(t, campaign.Options{})
 	for _, set := range []func() (subjects.CampaignState, error){
 		func() (subjects.CampaignState, error) { return h.Resume(t.Context(), "news", "") },
 		func() (subjects.CampaignState, error) { return h.Cancel(t.Context(), "news", "") },
@@ -259,7 +259,7 @@ func TestANameThatNobodyUsedYetCanBePausedAndNothingElse(t *testing.T) {
 // Whoever expired and was published again from the dead letters is in two batches.
 func TestWhoIsSentToAgainFromTheDeadLettersCountsOnce(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t, campaign.Options{})
+	h := newFixture(t, campaign.Options{})
 	h.putRecord("news", subjects.Campaign{State: subjects.CampaignRunning, Batches: 1, Recipients: 3, Complete: true})
 	h.write("news", "b1", entry(subjects.Done, 1, became(subjects.Accepted, "a", "1@x.test"), became(subjects.Expired, "a", "2@x.test"), became(subjects.Expired, "b", "3@x.test")))
 	check := func(want subjects.Counts, finished bool) {

@@ -16,7 +16,7 @@ import (
 func TestPublicationsOfOneCampaignTakeTurns(t *testing.T) {
 	t.Parallel()
 	troubles := make(chan error, 1)
-	h := newHouse(t, campaign.Options{Trouble: func(why error) {
+	h := newFixture(t, campaign.Options{Trouble: func(why error) {
 		select {
 		case troubles <- why:
 		default:
@@ -60,7 +60,7 @@ func TestPublicationsOfOneCampaignTakeTurns(t *testing.T) {
 
 func TestWhoWaitsForItsTurnMayGiveUp(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t, campaign.Options{})
+	h := newFixture(t, campaign.Options{})
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	p := news(listOf(numbered(0, 3)))
@@ -85,7 +85,7 @@ func TestWhoWaitsForItsTurnMayGiveUp(t *testing.T) {
 func TestAPublicationThatDiedHoldsUpTheNextOneForABoundThatIsSaid(t *testing.T) {
 	t.Parallel()
 	troubles := make(chan error, 1)
-	h := newHouse(t, campaign.Options{Trouble: func(why error) { troubles <- why }})
+	h := newFixture(t, campaign.Options{Trouble: func(why error) { troubles <- why }})
 	const over = 400 * time.Millisecond
 	h.SetTurnOver(over)
 	h.putRecord("news", subjects.Campaign{State: subjects.CampaignRunning, Publishing: &subjects.CampaignTurn{Owner: "dead", Beat: 7}})
@@ -109,7 +109,7 @@ func TestAPublicationThatDiedHoldsUpTheNextOneForABoundThatIsSaid(t *testing.T) 
 // goes on later publishes no more.
 func TestAPublicationThatStoodStillEndsWhenAnotherHasTakenItsTurn(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t, campaign.Options{})
+	h := newFixture(t, campaign.Options{})
 	h.SetTurnOver(300 * time.Millisecond)
 	p := news(listOf(numbered(0, 100_000))) // more than it comes to publish
 	taken := false

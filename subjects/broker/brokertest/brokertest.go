@@ -16,8 +16,8 @@ import (
 	"bulkmail/subjects/broker"
 )
 
-// patience is how long a broker may take to be ready.
-const patience = time.Minute
+// waitAtMost is how long a broker may take to be ready.
+const waitAtMost = time.Minute
 
 // Start starts a broker with nothing on it. change may set other options.
 func Start(t testing.TB, change ...func(*broker.Options)) *broker.Server {
@@ -85,7 +85,7 @@ func start(t testing.TB, o *server.Options) (url string) {
 		s.Shutdown()
 		s.WaitForShutdown()
 	})
-	if !s.ReadyForConnections(patience) {
+	if !s.ReadyForConnections(waitAtMost) {
 		t.Fatal("the broker is not ready")
 	}
 	return s.ClientURL()

@@ -27,17 +27,17 @@ const message = "From: News <news@example.com>\nTo: readers@example.com\nSubject
 
 var errDisk = errors.New("disk on fire")
 
-// A house is a broker with everything on it, and a client of it.
-type house struct {
+// A fixture is a broker with everything on it, and a client of it.
+type fixture struct {
 	*campaign.Client
 	t     testing.TB
 	js    jetstream.JetStream
 	names subjects.Names
 }
 
-func newHouse(t testing.TB, o campaign.Options) *house {
+func newFixture(t testing.TB, o campaign.Options) *fixture {
 	t.Helper()
-	h := &house{t: t, js: brokertest.Connect(t, brokertest.Start(t).URL())}
+	h := &fixture{t: t, js: brokertest.Connect(t, brokertest.Start(t).URL())}
 	if err := subjects.Provision(t.Context(), h.js, h.names, subjects.Options{AckWait: time.Minute, OutcomesMaxAge: time.Hour}, slog.New(slog.DiscardHandler)); err != nil {
 		t.Fatal(err)
 	}
@@ -45,7 +45,7 @@ func newHouse(t testing.TB, o campaign.Options) *house {
 	return h
 }
 
-func (h *house) stream(name string) jetstream.Stream {
+func (h *fixture) stream(name string) jetstream.Stream {
 	h.t.Helper()
 	s, err := h.js.Stream(h.t.Context(), name)
 	if err != nil {
@@ -55,7 +55,7 @@ func (h *house) stream(name string) jetstream.Stream {
 }
 
 // write appends an entry to the journal of a batch, as a worker would.
-func (h *house) write(name, batch string, e subjects.Entry) {
+func (h *fixture) write(name, batch string, e subjects.Entry) {
 	h.t.Helper()
 	data, err := json.Marshal(e)
 	if err != nil {
@@ -64,7 +64,7 @@ func (h *house) write(name, batch string, e subjects.Entry) {
 	h.writeRaw(name, batch, string(data))
 }
 
-func (h *house) writeRaw(name, batch, data string) {
+func (h *fixture) writeRaw(name, batch, data string) {
 	h.t.Helper()
 	if _, err := h.js.Publish(h.t.Context(), h.names.Outcomes(name, batch), []byte(data)); err != nil {
 		h.t.Fatal(err)
@@ -72,7 +72,7 @@ func (h *house) writeRaw(name, batch, data string) {
 }
 
 // enqueue puts something on the queue, as another program would.
-func (h *house) enqueue(name, data string) {
+func (h *fixture) enqueue(name, data string) {
 	h.t.Helper()
 	if _, err := h.js.Publish(h.t.Context(), h.names.Batches(name), []byte(data)); err != nil {
 		h.t.Fatal(err)
@@ -80,7 +80,7 @@ func (h *house) enqueue(name, data string) {
 }
 
 // bury makes a dead letter, as a worker would.
-func (h *house) bury(name, batch, cause, data string) {
+func (h *fixture) bury(name, batch, cause, data string) {
 	h.t.Helper()
 	msg := &nats.Msg{Subject: h.names.Dead(name), Data: []byte(data), Header: nats.Header{
 		subjects.HeaderBatch: {batch}, subjects.HeaderReason: {"why " + batch}, subjects.HeaderCause: {cause}, subjects.HeaderCodes: {"452"},
@@ -91,7 +91,7 @@ func (h *house) bury(name, batch, cause, data string) {
 }
 
 // queued returns the batches of a campaign in the queue.
-func (h *house) queued(name string) (batches []*envelope.Batch, sequences []uint64) {
+func (h *fixture) queued(name string) (batches []*envelope.Batch, sequences []uint64) {
 	h.t.Helper()
 	stream := h.stream(h.names.BatchesStream())
 	for next := uint64(1); ; {
@@ -112,7 +112,7 @@ func (h *house) queued(name string) (batches []*envelope.Batch, sequences []uint
 }
 
 // recipients are those of the queue, each as often as it is there.
-func (h *house) recipients(name string) map[string]int {
+func (h *fixture) recipients(name string) map[string]int {
 	h.t.Helper()
 	all := make(map[string]int)
 	batches, _ := h.queued(name)
@@ -126,7 +126,7 @@ func (h *house) recipients(name string) map[string]int {
 
 // settle does what workers would: every batch of the queue is accepted and taken
 // off.
-func (h *house) settle(name string) {
+func (h *fixture) settle(name string) {
 	h.t.Helper()
 	batches, sequences := h.queued(name)
 	stream := h.stream(h.names.BatchesStream())
@@ -148,7 +148,7 @@ func addresses(b *envelope.Batch) []string {
 }
 
 // record returns the record of a campaign; found is false if it has none.
-func (h *house) record(name string) (record subjects.Campaign, found bool) {
+func (h *fixture) record(name string) (record subjects.Campaign, found bool) {
 	h.t.Helper()
 	bucket, err := h.js.KeyValue(h.t.Context(), h.names.CampaignBucket())
 	if err != nil {
@@ -167,7 +167,7 @@ func (h *house) record(name string) (record subjects.Campaign, found bool) {
 	return record, true
 }
 
-func (h *house) putRecord(name string, record subjects.Campaign) {
+func (h *fixture) putRecord(name string, record subjects.Campaign) {
 	h.t.Helper()
 	bucket, err := h.js.KeyValue(h.t.Context(), h.names.CampaignBucket())
 	if err != nil {
@@ -183,7 +183,7 @@ func (h *house) putRecord(name string, record subjects.Campaign) {
 }
 
 // leavesNothing checks that nobody has left a consumer behind.
-func (h *house) leavesNothing(after string) {
+func (h *fixture) leavesNothing(after string) {
 	h.t.Helper()
 	for _, stream := range []string{h.names.OutcomesStream(), h.names.DeadStream()} {
 		consumers := h.stream(stream).ListConsumers(h.t.Context())
