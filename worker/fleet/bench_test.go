@@ -140,7 +140,7 @@ func send(b *testing.B, workers, recipients int, limits string, envelopes int) c
 		b.Fatal(err)
 	}
 	message := envelope.NewMessage("Subject: t\r\n\r\nhello\r\n")
-	var hands []*hired
+	var hands []*testWorker
 	var feeds []*feed
 	for i := range workers {
 		relays, err := relay.FromConfig(configs, relay.Outlets{})
@@ -154,7 +154,7 @@ func send(b *testing.B, workers, recipients int, limits string, envelopes int) c
 		if n == 0 {
 			continue
 		}
-		hands = append(hands, hire(b, url, fmt.Sprint("w", i), relay.Options{}, relays...))
+		hands = append(hands, startWorker(b, url, fmt.Sprint("w", i), relay.Options{}, relays...))
 		f := &feed{left: n, out: n, message: message, done: make(chan struct{})}
 		for r := range recipients {
 			f.recipients = append(f.recipients, envelope.To(fmt.Sprintf("r%d@example.net", r))...)

@@ -26,7 +26,7 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
 }
 
-const patience = time.Minute
+const waitAtMost = time.Minute
 
 // openBucket starts a broker with a relays bucket.
 func openBucket(t testing.TB, syncAlways bool) (url string, kv jetstream.KeyValue) {
@@ -146,17 +146,17 @@ func (w *work) Stalled(until time.Time, _ error) {
 	}
 }
 
-// A hired worker is a pool with its part in the fleet.
-type hired struct {
+// A testWorker is a pool with its part in the fleet.
+type testWorker struct {
 	*work
 	fleet *Fleet
 	pool  *relay.Pool
 	name  string
 }
 
-func hire(t testing.TB, url, name string, o relay.Options, relays ...relay.Relay) *hired {
+func startWorker(t testing.TB, url, name string, o relay.Options, relays ...relay.Relay) *testWorker {
 	t.Helper()
-	h := &hired{name: name, work: &work{stalled: make(chan time.Time, 100)}}
+	h := &testWorker{name: name, work: &work{stalled: make(chan time.Time, 100)}}
 	h.fleet = New(brokertest.Connect(t, url), subjects.Names{}.RelayBucket(), Options{Worker: name, Silence: 3 * time.Second})
 	o.Allowance = h.fleet.Allowance
 	h.pool = relay.NewPool(relays, o)
@@ -165,9 +165,9 @@ func hire(t testing.TB, url, name string, o relay.Options, relays ...relay.Relay
 	return h
 }
 
-func (h *hired) leave(t testing.TB) {
+func (h *testWorker) leave(t testing.TB) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), waitAtMost)
 	defer cancel()
 	if err := h.pool.Close(ctx); err != nil {
 		t.Error(err)
@@ -178,7 +178,7 @@ func (h *hired) leave(t testing.TB) {
 }
 
 // begin gives every worker so many envelopes of a size.
-func begin(workers []*hired, envelopes, size int) {
+func begin(workers []*testWorker, envelopes, size int) {
 	for _, h := range workers {
 		h.size = size
 		h.left.Store(int64(envelopes))
@@ -186,7 +186,7 @@ func begin(workers []*hired, envelopes, size int) {
 	}
 }
 
-func callsOf(workers []*hired) (written, refused int) {
+func callsOf(workers []*testWorker) (written, refused int) {
 	for _, h := range workers {
 		for _, m := range h.fleet.shares {
 			m.mu.Lock()
@@ -200,9 +200,9 @@ func callsOf(workers []*hired) (written, refused int) {
 
 func until(t testing.TB, what string, ok func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(patience); !ok(); time.Sleep(2 * time.Millisecond) {
+	for deadline := time.Now().Add(waitAtMost); !ok(); time.Sleep(2 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatalf("%s: not within %v", what, patience)
+			t.Fatalf("%s: not within %v", what, waitAtMost)
 		}
 	}
 }
@@ -221,9 +221,9 @@ func TestACapIsUsedToTheLastMessageByAllWorkersTogether(t *testing.T) {
 			url, kv := openBucket(t, false)
 			b := &book{}
 			limits := func(c *relay.Config) { c.MaxMessages = 10_000 }
-			var workers []*hired
+			var workers []*testWorker
 			for i := range 8 {
-				workers = append(workers, hire(t, url, fmt.Sprint("w", i), relay.Options{}, one("smtp://[::1]:25", b, limits)))
+				workers = append(workers, startWorker(t, url, fmt.Sprint("w", i), relay.Options{}, one("smtp://[::1]:25", b, limits)))
 			}
 			begin(workers, 10_000, size)
 			until(t, "the cap is used", func() bool { return b.accepted() >= 10_000 })
@@ -233,7 +233,7 @@ func TestACapIsUsedToTheLastMessageByAllWorkersTogether(t *testing.T) {
 					if !at.IsZero() {
 						t.Errorf("the cap is said to be over at %v", at)
 					}
-				case <-time.After(patience):
+				case <-time.After(waitAtMost):
 					t.Errorf("%s is not told that nothing can be sent", h.name)
 				}
 			}
@@ -260,9 +260,9 @@ func TestARateHoldsForAllWorkersTogetherAndIsUsed(t *testing.T) {
 			t.Parallel()
 			url, _ := openBucket(t, false)
 			b := &book{latency: 2 * time.Millisecond}
-			var workers []*hired
+			var workers []*testWorker
 			for i := range 8 {
-				workers = append(workers, hire(t, url, fmt.Sprint("w", i), relay.Options{}, one("r", b, func(c *relay.Config) { c.MaxRate = rate })))
+				workers = append(workers, startWorker(t, url, fmt.Sprint("w", i), relay.Options{}, one("r", b, func(c *relay.Config) { c.MaxRate = rate })))
 			}
 			begin(workers, 1<<30, 5)
 			const periods = 3
@@ -291,9 +291,9 @@ func TestAQuotaIsSpreadOverItsWindowByAllWorkersTogether(t *testing.T) {
 	spread := one("r", b, func(c *relay.Config) {
 		c.EnvelopeLimit, c.MaxMessages, c.MaxMessagesWindow, c.MaxMessagesSpread = 10, 40*3600, time.Hour, true
 	})
-	var workers []*hired
+	var workers []*testWorker
 	for i := range 4 {
-		workers = append(workers, hire(t, url, fmt.Sprint("w", i), relay.Options{}, spread))
+		workers = append(workers, startWorker(t, url, fmt.Sprint("w", i), relay.Options{}, spread))
 	}
 	begin(workers, 1<<30, 5)
 	until(t, "messages go", func() bool { return b.accepted() >= 100 })
@@ -313,7 +313,7 @@ func TestACapThatIsReachedUntilTheWindowTurnsStallsUntilThen(t *testing.T) {
 	b := &book{}
 	window := 24 * time.Hour
 	relayWithCap := one("r", b, func(c *relay.Config) { c.MaxMessages, c.MaxMessagesWindow = 50, window })
-	workers := []*hired{hire(t, url, "w1", relay.Options{}, relayWithCap), hire(t, url, "w2", relay.Options{}, relayWithCap)}
+	workers := []*testWorker{startWorker(t, url, "w1", relay.Options{}, relayWithCap), startWorker(t, url, "w2", relay.Options{}, relayWithCap)}
 	begin(workers, 100, 10)
 	for _, h := range workers {
 		select {
@@ -321,7 +321,7 @@ func TestACapThatIsReachedUntilTheWindowTurnsStallsUntilThen(t *testing.T) {
 			if turn := time.Now().Truncate(window).Add(window); at.Sub(turn).Abs() > 5*time.Second {
 				t.Errorf("%s is to wait until %v, the window turns at %v", h.name, at, turn)
 			}
-		case <-time.After(patience):
+		case <-time.After(waitAtMost):
 			t.Errorf("%s is not told that nothing can be sent", h.name)
 		}
 		h.leave(t)
@@ -337,9 +337,9 @@ func TestTheRelaySleepsForEverybody(t *testing.T) {
 	b := &book{latency: time.Millisecond}
 	const most, sleepLength = 200, time.Second
 	sleepy := one("r", b, func(c *relay.Config) { c.MaxMessagesWhileAwake, c.SleepLength = most, sleepLength })
-	var workers []*hired
+	var workers []*testWorker
 	for i := range 4 {
-		workers = append(workers, hire(t, url, fmt.Sprint("w", i), relay.Options{}, sleepy))
+		workers = append(workers, startWorker(t, url, fmt.Sprint("w", i), relay.Options{}, sleepy))
 	}
 	begin(workers, 1<<30, 7)
 	until(t, "it slept three times", func() bool { return b.accepted() > 3*most })
@@ -385,8 +385,8 @@ func TestWhatACrashedWorkerHeldIsWastedAndNoMore(t *testing.T) {
 		t.Errorf("the worker that crashed held %d", held)
 	}
 
-	h := hire(t, url, "w", relay.Options{}, c)
-	begin([]*hired{h}, 1000, 10)
+	h := startWorker(t, url, "w", relay.Options{}, c)
+	begin([]*testWorker{h}, 1000, 10)
 	until(t, "the rest is used", func() bool { return b.accepted() >= 500-held })
 	until(t, "what was held is counted as sent", func() bool {
 		counters, _, err := Look(t.Context(), kv, []relay.Config{c.Config})
@@ -403,7 +403,7 @@ func TestWhatACrashedWorkerHeldIsWastedAndNoMore(t *testing.T) {
 }
 
 // crash ends a worker that gives nothing back and says nothing more.
-func (h *hired) crash() {
+func (h *testWorker) crash() {
 	h.fleet.cancel()
 	h.fleet.wg.Wait()
 	gone, cancel := context.WithCancel(context.Background())
@@ -417,9 +417,9 @@ func TestThreeCrashesWasteAtMostOneTwentiethOfACap(t *testing.T) {
 	b := &book{}
 	const most = 20_000
 	c := one("r", b, func(c *relay.Config) { c.MaxMessages, c.Connections = most, 1 })
-	var workers []*hired
+	var workers []*testWorker
 	for i := range 4 {
-		workers = append(workers, hire(t, url, fmt.Sprint("w", i), relay.Options{}, c))
+		workers = append(workers, startWorker(t, url, fmt.Sprint("w", i), relay.Options{}, c))
 	}
 	begin(workers, most, 100)
 	for kill := range 3 {
@@ -443,8 +443,8 @@ func TestWorkersSayHowTheirRelaysAreUntilTheyLeave(t *testing.T) {
 	url, kv := openBucket(t, false)
 	b := &book{}
 	c := one("r", b, func(*relay.Config) {})
-	h := hire(t, url, "host.example/1", relay.Options{}, c)
-	begin([]*hired{h}, 3, 10)
+	h := startWorker(t, url, "host.example/1", relay.Options{}, c)
+	begin([]*testWorker{h}, 3, 10)
 	look := func() []subjects.WorkerRelays {
 		_, workers, err := Look(t.Context(), kv, []relay.Config{c.Config})
 		if err != nil {

@@ -81,8 +81,8 @@ func TestWorkersWhoseCapsDifferAndRelaysThatWereRenamedAreSaidOnce(t *testing.T)
 	named := func(name string, most int) relay.Relay {
 		return one(name, b, func(c *relay.Config) { c.Host, c.Port, c.MaxMessages = "mx.example.com", 25, most })
 	}
-	former := hire(t, url, "w0", relay.Options{}, named("former", 50))
-	begin([]*hired{former}, 5, 10)
+	former := startWorker(t, url, "w0", relay.Options{}, named("former", 50))
+	begin([]*testWorker{former}, 5, 10)
 	until(t, "the cap is used", func() bool { return b.accepted() == 50 })
 	until(t, "the ledger says where", func() bool {
 		e, err := kv.Get(t.Context(), subjects.RelayKey("former"))
@@ -94,10 +94,10 @@ func TestWorkersWhoseCapsDifferAndRelaysThatWereRenamedAreSaidOnce(t *testing.T)
 	f := New(brokertest.Connect(t, url), subjects.Names{}.RelayBucket(), Options{Worker: "w1", Log: slog.New(slog.NewTextHandler(&heard, nil))})
 	pool := relay.NewPool([]relay.Relay{named("r", 50)}, relay.Options{Allowance: f.Allowance})
 	f.Serve(pool, func() {})
-	watched := &hired{fleet: f, pool: pool}
+	watched := &testWorker{fleet: f, pool: pool}
 	until(t, "the former name is told", func() bool { return heard.count("under the name former") == 1 })
 
-	other := hire(t, url, "w2", relay.Options{}, named("r", 200))
+	other := startWorker(t, url, "w2", relay.Options{}, named("r", 200))
 	until(t, "the difference is told", func() bool { return heard.count("max_messages=200 on w2; max_messages=50 on w1") == 1 })
 	_, workers, err := Look(t.Context(), kv, nil)
 	if err != nil {

@@ -31,7 +31,7 @@ type world struct {
 	limits  caps.Limits
 	now     time.Time // the broker's
 	last    stored
-	workers []*hand
+	workers []*peer
 	gone    int
 	sent    capstest.Sendings // settled, or lost in a crash
 	wasted  int               // held by workers that were given up
@@ -42,8 +42,8 @@ type world struct {
 	before      []byte // the last entry
 }
 
-// A hand is a worker.
-type hand struct {
+// A peer is a worker of the fleet.
+type peer struct {
 	*share
 	name    string
 	off     time.Duration
@@ -60,34 +60,34 @@ type flight struct {
 	doomed bool
 }
 
-func (w *world) hire(off time.Duration) {
+func (w *world) join(off time.Duration) {
 	w.gone++
-	h := &hand{name: fmt.Sprintf("w%d", w.gone), off: off, heardOf: w.now}
+	h := &peer{name: fmt.Sprintf("w%d", w.gone), off: off, heardOf: w.now}
 	h.share = newShare(h.name, silence, w.limits, func() {})
 	w.workers = append(w.workers, h)
 	w.get(h)
 }
 
-func (w *world) local(h *hand) time.Time { return w.now.Add(h.off) }
+func (w *world) local(h *peer) time.Time { return w.now.Add(h.off) }
 
-func (w *world) hear(h *hand, s stored) {
+func (w *world) hear(h *peer, s stored) {
 	if err := h.learn(w.local(h), s.revision, s.value, s.at); err != nil {
 		w.t.Fatal(err)
 	}
 }
 
-func (w *world) get(h *hand) { w.hear(h, w.last) }
+func (w *world) get(h *peer) { w.hear(h, w.last) }
 
 // doom says which envelopes are not ended any more: whoever is silent for too
 // long has lost its batches for good.
-func (w *world) doom(h *hand) {
+func (w *world) doom(h *peer) {
 	for _, f := range h.flying {
 		f.doomed = f.doomed || w.now.Sub(h.heardOf) > silence
 	}
 }
 
 // put is what the broker does.
-func (w *world) put(h *hand, e *entry) bool {
+func (w *world) put(h *peer, e *entry) bool {
 	if e.expected != w.last.revision {
 		return false
 	}
@@ -123,7 +123,7 @@ func (w *world) put(h *hand, e *entry) bool {
 }
 
 // turn lets a worker write what it wants written, once.
-func (w *world) turn(h *hand, fate int) {
+func (w *world) turn(h *peer, fate int) {
 	if h.written != nil { // what was on its way arrives
 		e := h.written
 		h.written = nil
@@ -153,12 +153,12 @@ func (w *world) turn(h *hand, fate int) {
 	}
 }
 
-func (w *world) grant(h *hand, most int) {
+func (w *world) grant(h *peer, most int) {
 	w.grantWhile(h, func(n int) int { return min(n, most) }, func() {})
 }
 
 // grantWhile cuts an envelope while something else happens.
-func (w *world) grantWhile(h *hand, cut func(granted int) int, meanwhile func()) {
+func (w *world) grantWhile(h *peer, cut func(granted int) int, meanwhile func()) {
 	n := h.Left(w.local(h))
 	if n <= 0 {
 		return
@@ -181,7 +181,7 @@ func (w *world) grantWhile(h *hand, cut func(granted int) int, meanwhile func())
 	h.flying = append(h.flying, &flight{Sending: capstest.Sending{Granted: w.now, Taken: n}})
 }
 
-func (w *world) settle(h *hand, k, counted int) {
+func (w *world) settle(h *peer, k, counted int) {
 	w.doom(h)
 	f := h.flying[k]
 	h.flying = slices.Delete(h.flying, k, k+1)
@@ -234,7 +234,7 @@ func clock(t *rapid.T) time.Duration {
 func fleetKeepsCaps(t *rapid.T, limits caps.Limits) {
 	w := &world{t: t, limits: limits, now: capstest.Noon}
 	for range rapid.IntRange(1, 4).Draw(t, "workers") {
-		w.hire(clock(t))
+		w.join(clock(t))
 	}
 	crashes := rapid.Bool().Draw(t, "crashes")
 	for range testrun.InFull(500, 200) {
@@ -263,7 +263,7 @@ func fleetKeepsCaps(t *rapid.T, limits caps.Limits) {
 		case 11:
 			if crashes && rapid.IntRange(0, 9).Draw(t, "crash") == 0 {
 				w.crash(slices.Index(w.workers, h))
-				w.hire(clock(t))
+				w.join(clock(t))
 			}
 		}
 	}
@@ -321,7 +321,7 @@ func TestAFleetSendsAsMuchAsTheTableAllows(t *testing.T) {
 				t.Parallel()
 				w := &world{t: t, limits: c.Limits, now: capstest.Noon}
 				for i := range workers {
-					w.hire(time.Duration(i) * time.Hour)
+					w.join(time.Duration(i) * time.Hour)
 				}
 				for end := capstest.Noon.Add(c.For); w.now.Before(end); w.now = w.now.Add(c.For / 1500) {
 					w.everybodySends()
@@ -355,7 +355,7 @@ func (w *world) everybodySends() {
 func TestWhatWasGivenBackMeanwhileIsNotSent(t *testing.T) {
 	t.Parallel()
 	w := &world{t: t, limits: caps.Limits{MaxMessages: 30}, now: capstest.Noon}
-	w.hire(0)
+	w.join(0)
 	h := w.workers[0]
 	for h.Left(w.now) == 0 {
 		w.everybodyWrites()

@@ -32,7 +32,7 @@ func ended(t testing.TB) context.Context {
 
 // soon ends when a test has waited long enough.
 func soon(t testing.TB) context.Context {
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), waitAtMost)
 	t.Cleanup(cancel)
 	return ctx
 }
@@ -41,7 +41,7 @@ func wantLost(t testing.TB, h *journal.Hold) {
 	t.Helper()
 	select {
 	case <-h.Lost():
-	case <-time.After(patience):
+	case <-time.After(waitAtMost):
 		t.Error("the hold was not lost")
 	}
 }

@@ -44,7 +44,7 @@ func TestAnAppendWhoseAnswerWasLostIsRecognised(t *testing.T) {
 		select {
 		case why := <-troubles:
 			return why
-		case <-time.After(patience):
+		case <-time.After(waitAtMost):
 			t.Fatal("not told")
 			return nil
 		}

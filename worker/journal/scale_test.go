@@ -112,7 +112,7 @@ func startCluster(t *testing.T, servers int, sync bool) (address string) {
 		all = append(all, s)
 	}
 	for _, s := range all {
-		if !s.ReadyForConnections(patience) {
+		if !s.ReadyForConnections(waitAtMost) {
 			t.Fatal("a server is not ready")
 		}
 		address = s.ClientURL()
@@ -128,7 +128,7 @@ func startCluster(t *testing.T, servers int, sync bool) (address string) {
 // await tries until it works: a cluster that has just begun elects its leaders.
 func await(t *testing.T, try func() error) {
 	t.Helper()
-	deadline := time.Now().Add(patience)
+	deadline := time.Now().Add(waitAtMost)
 	for {
 		err := try()
 		if err == nil {

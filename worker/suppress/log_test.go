@@ -72,18 +72,18 @@ func follow(t *testing.T, js jetstream.JetStream) *suppress.Follower {
 	})
 	select {
 	case <-f.Known():
-	case <-time.After(patience):
+	case <-time.After(waitAtMost):
 		t.Fatal("the log is not known")
 	}
 	return f
 }
 
-const patience = time.Minute
+const waitAtMost = time.Minute
 
 // until waits for what a follower does by itself.
 func until(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	for end := time.Now().Add(patience); !ok(); time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(waitAtMost); !ok(); time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatal("not: " + what)
 		}

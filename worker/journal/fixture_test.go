@@ -24,8 +24,8 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
 }
 
-// patience is how long anything may take before a test fails.
-const patience = time.Minute
+// waitAtMost is how long anything may take before a test fails.
+const waitAtMost = time.Minute
 
 // startBroker starts a broker with everything on it and returns its address.
 func startBroker(t testing.TB) string {
@@ -119,7 +119,7 @@ func follow(t testing.TB, url, batch string) func() stored {
 	t.Cleanup(msgs.Stop)
 	return func() stored {
 		t.Helper()
-		msg, err := msgs.Next(jetstream.NextMaxWait(patience))
+		msg, err := msgs.Next(jetstream.NextMaxWait(waitAtMost))
 		if err != nil {
 			t.Fatalf("no entry came: %v", err)
 		}

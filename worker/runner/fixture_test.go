@@ -29,8 +29,8 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m, brokertest.LeftByNATS())
 }
 
-// patience bounds every wait; no test waits for it to pass.
-const patience = time.Minute
+// waitAtMost bounds every wait; no test waits for it to pass.
+const waitAtMost = time.Minute
 
 // onLoopback are options with nothing outside this process but a folder.
 func onLoopback(t testing.TB, relays ...relay.Relay) runner.Options {
@@ -120,7 +120,7 @@ func (o *own) Dial(context.Context) (relay.Session, error) { return ownSession{o
 // took waits until these recipients, and nobody else, were taken.
 func (o *own) took(t *testing.T, want ...string) {
 	t.Helper()
-	deadline := time.After(patience)
+	deadline := time.After(waitAtMost)
 	for {
 		o.mu.Lock()
 		got := slices.Clone(o.taken)
@@ -193,7 +193,7 @@ func (l *lines) has(part string) bool {
 
 func (l *lines) await(t *testing.T, part string) {
 	t.Helper()
-	deadline := time.After(patience)
+	deadline := time.After(waitAtMost)
 	for !l.has(part) {
 		select {
 		case <-l.more:
@@ -215,7 +215,7 @@ func startLocked(t *testing.T) (url string) {
 		s.Shutdown()
 		s.WaitForShutdown()
 	})
-	if !s.ReadyForConnections(patience) {
+	if !s.ReadyForConnections(waitAtMost) {
 		t.Fatal("the server is not ready")
 	}
 	return s.ClientURL()
