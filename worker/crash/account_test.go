@@ -36,7 +36,7 @@ const (
 
 // settleAccounts compares the journals with what the sink accepted. excuseOf is
 // asked of envelopes of which nothing is on record by their worker.
-func (h *house) settleAccounts(t testing.TB, title string, f *fleet, excuseOf func(transaction) excuse) account {
+func (h *fixture) settleAccounts(t testing.TB, title string, f *fleet, excuseOf func(transaction) excuse) account {
 	t.Helper()
 	a := account{title: title, kills: make(map[point]int), outcomes: make(map[subjects.Status]int)}
 	accepted, taken, names := f.sink.accepted(), f.sink.taken(), f.names()

@@ -32,13 +32,13 @@ func TestFiftyThousandBatchesInDelayDoNotHoldUpAFreshOne(t *testing.T) {
 	}
 	before := usageOf(t, b.cmd.Process.Pid)
 	for i := range delayed {
-		if _, err := h.js.PublishAsync(h.names.Batches("delayed"), one(strconv.Itoa(i)), jetstream.WithStallWait(patience)); err != nil {
+		if _, err := h.js.PublishAsync(h.names.Batches("delayed"), one(strconv.Itoa(i)), jetstream.WithStallWait(waitAtMost)); err != nil {
 			t.Fatal(err)
 		}
 	}
 	select {
 	case <-h.js.PublishAsyncComplete():
-	case <-time.After(2 * patience):
+	case <-time.After(2 * waitAtMost):
 		t.Fatal("the batches are not stored")
 	}
 	c, err := h.js.Consumer(t.Context(), h.names.BatchesStream(), subjects.Consumer)
@@ -62,7 +62,7 @@ func TestFiftyThousandBatchesInDelayDoNotHoldUpAFreshOne(t *testing.T) {
 		return err == nil && c.CachedInfo().NumPending == 0 && c.CachedInfo().NumAckPending == delayed
 	})
 
-	p := f.hire()
+	p := f.startWorker()
 	var took []time.Duration
 	for i := range 20 {
 		id := fmt.Sprintf("fresh%d", i)

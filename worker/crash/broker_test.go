@@ -63,7 +63,7 @@ func startMember(name, dir string) error {
 		return err
 	}
 	s.Start()
-	if !s.ReadyForConnections(patience) {
+	if !s.ReadyForConnections(waitAtMost) {
 		return fmt.Errorf("%s is not ready", name)
 	}
 	return nil
@@ -198,7 +198,7 @@ func TestABrokerKilledAndRestartedUnderLoadLosesNobody(t *testing.T) {
 	stop := h.load(t, 40, false)
 	defer stop()
 	for range 3 {
-		f.hire()
+		f.startWorker()
 	}
 
 	var outages []outage

@@ -55,7 +55,7 @@ func poll(t testing.TB, what string, ok func(context.Context) bool) {
 	t.Helper()
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
-	for deadline := time.Now().Add(patience); ; <-tick.C {
+	for deadline := time.Now().Add(waitAtMost); ; <-tick.C {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		done := ok(ctx)
 		cancel()
@@ -69,7 +69,7 @@ func poll(t testing.TB, what string, ok func(context.Context) bool) {
 }
 
 // leader returns the member that leads what is asked for.
-func (c *cluster) leader(h *house, what string) *brokerProcess {
+func (c *cluster) leader(h *fixture, what string) *brokerProcess {
 	c.t.Helper()
 	var leader *brokerProcess
 	poll(c.t, "a leader of the "+what, func(ctx context.Context) bool {
@@ -100,7 +100,7 @@ func (c *cluster) leader(h *house, what string) *brokerProcess {
 
 // whole waits until every copy of the streams is current, so that the next
 // member may be killed.
-func (c *cluster) whole(h *house) {
+func (c *cluster) whole(h *fixture) {
 	c.t.Helper()
 	for _, stream := range []string{h.names.BatchesStream(), h.names.OutcomesStream()} {
 		poll(c.t, stream+" to be whole", func(ctx context.Context) bool {
@@ -130,7 +130,7 @@ func TestLeadersKilledInTurnLoseNobody(t *testing.T) {
 	stop := h.load(t, 40, false)
 	defer stop()
 	for range 3 {
-		f.hire()
+		f.startWorker()
 	}
 	var outages []outage
 	for i := range leaderKills {
@@ -158,17 +158,17 @@ func TestLeadersKilledInTurnLoseNobody(t *testing.T) {
 }
 
 // progress waits until some more batches are done.
-func (h *house) progress(t testing.TB, atMost int) {
+func (h *fixture) progress(t testing.TB, atMost int) {
 	t.Helper()
 	h.ledger.mu.Lock()
 	seen := len(h.ledger.done) + 1 + rand.IntN(atMost)
 	h.ledger.mu.Unlock()
-	h.ledger.wait(t, patience, "batches to be done", func() bool { return len(h.ledger.done) >= seen })
+	h.ledger.wait(t, waitAtMost, "batches to be done", func() bool { return len(h.ledger.done) >= seen })
 }
 
 // trespasses counts the envelopes that a worker began, and those that it ended,
 // when somebody else had claimed the batch.
-func (h *house) trespasses(s *sink, p *process) (begun, ended int) {
+func (h *fixture) trespasses(s *sink, p *process) (begun, ended int) {
 	h.ledger.mu.Lock()
 	defer h.ledger.mu.Unlock()
 	for _, tx := range s.begun(p.name) {
@@ -200,7 +200,7 @@ func TestAWorkerCutOffFromTheClusterBeginsNothingAfterItsLease(t *testing.T) {
 	h := join(t, c.urls(), 3)
 	stop := h.load(t, 40, false)
 	defer stop()
-	workers := []*process{f.hire(), f.hire()}
+	workers := []*process{f.startWorker(), f.startWorker()}
 	var outages []outage
 	for i := range 4 {
 		h.progress(t, 20)
@@ -242,12 +242,12 @@ func TestAWorkerCutOffFromTheClusterBeginsNothingAfterItsLease(t *testing.T) {
 const margin = 50 * time.Millisecond
 
 // working waits until the worker has begun an envelope from now on.
-func (h *house) working(t testing.TB, p *process) {
+func (h *fixture) working(t testing.TB, p *process) {
 	t.Helper()
 	h.ledger.mu.Lock()
 	seen := len(h.ledger.claims)
 	h.ledger.mu.Unlock()
-	h.ledger.wait(t, patience, p.name+" to claim something", func() bool {
+	h.ledger.wait(t, waitAtMost, p.name+" to claim something", func() bool {
 		for _, c := range h.ledger.claims[seen:] {
 			if c.pid == p.pid() {
 				return true

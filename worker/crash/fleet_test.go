@@ -86,8 +86,8 @@ func newFleet(t testing.TB, s *sink, upstreams []string, env ...string) *fleet {
 	return f
 }
 
-// hire starts a worker; env is added to the fleet's.
-func (f *fleet) hire(env ...string) *process {
+// startWorker starts a worker; env is added to the fleet's.
+func (f *fleet) startWorker(env ...string) *process {
 	f.t.Helper()
 	return f.hireOf(program, env...)
 }
@@ -173,7 +173,7 @@ func (f *fleet) dismiss(p *process) {
 		if p.err != nil {
 			f.t.Errorf("%s ended with: %v", p.name, p.err)
 		}
-	case <-time.After(patience):
+	case <-time.After(waitAtMost):
 		f.t.Errorf("%s does not end", p.name)
 		_ = p.cmd.Process.Kill()
 		<-p.exited

@@ -73,7 +73,7 @@ func killWorkers(t *testing.T, inDoubt string, duration time.Duration, letters b
 	stop := h.load(t, 40, true)
 	defer stop()
 	for range 4 {
-		f.hire()
+		f.startWorker()
 	}
 
 	var kills []*kill
@@ -91,17 +91,17 @@ func killWorkers(t *testing.T, inDoubt string, duration time.Duration, letters b
 		} else {
 			f.arm(at)
 			if at == beforeMAIL {
-				f.hire() // who connects anew; the others keep their sessions
+				f.startWorker() // who connects anew; the others keep their sessions
 			}
 			select {
 			case k := <-f.hits:
 				kills = append(kills, k)
-			case <-time.After(patience):
+			case <-time.After(waitAtMost):
 				t.Fatalf("no worker came to: %s", at)
 			}
 		}
 		if at != beforeMAIL {
-			f.hire()
+			f.startWorker()
 		}
 	}
 	stop()

@@ -145,7 +145,7 @@ func (l *ledger) takenOver(t testing.TB, p *process, at time.Time) time.Time {
 	t.Helper()
 	var when time.Time
 	early := at.Add(retryDelay * 12 / 10)
-	l.wait(t, patience, "another worker to take over", func() bool {
+	l.wait(t, waitAtMost, "another worker to take over", func() bool {
 		holder := make(map[string]string)
 		for _, c := range l.claims {
 			if c.stored.After(early) && holder[c.batch] == p.pid() && c.pid != p.pid() && !l.done[c.batch] {

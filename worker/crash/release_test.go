@@ -99,7 +99,7 @@ func TestWorkersOfThisReleaseAndTheOneBeforeShareAQueue(t *testing.T) {
 }
 
 // workedOn counts the claims of each release.
-func (h *house) workedOn(f *fleet) map[string]int {
+func (h *fixture) workedOn(f *fleet) map[string]int {
 	names := f.names()
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -117,7 +117,7 @@ func (h *house) workedOn(f *fleet) map[string]int {
 }
 
 // noDeadLetters sees that nobody buried a batch.
-func (h *house) noDeadLetters(t testing.TB) {
+func (h *fixture) noDeadLetters(t testing.TB) {
 	t.Helper()
 	stream, err := h.js.Stream(t.Context(), h.names.DeadStream())
 	if err != nil {
@@ -153,7 +153,7 @@ func TestBothReleasesPublishAListOnce(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*waitAtMost)
 	defer cancel()
 	// The release before does not wait for its turn, as this one does, so they
 	// publish one after the other.

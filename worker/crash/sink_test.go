@@ -191,7 +191,7 @@ func (s *sink) silence(o outage) (longest time.Duration) {
 // wait waits until cond holds of the transactions.
 func (s *sink) wait(t testing.TB, what string, cond func([]*transaction) bool) {
 	t.Helper()
-	timer := time.NewTimer(patience)
+	timer := time.NewTimer(waitAtMost)
 	defer timer.Stop()
 	for {
 		s.mu.Lock()

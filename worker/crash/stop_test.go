@@ -37,7 +37,7 @@ func TestAWorkerStoppedForThreeAckWaitsFindsItselfFencedOff(t *testing.T) {
 	h := join(t, []string{b.URL()}, 1)
 	stop := h.load(t, 40, false)
 	defer stop()
-	workers := []*process{f.hire(), f.hire()}
+	workers := []*process{f.startWorker(), f.startWorker()}
 	var outages []outage
 	for i := range 3 {
 		p := workers[i%2]
@@ -92,15 +92,15 @@ func TestAWorkerStoppedInTheMiddleOfAMessageDoesNotEndItForAnother(t *testing.T)
 	if err := h.publish(t.Context(), batch(7, true)); err != nil {
 		t.Fatal(err)
 	}
-	p := f.hire()
+	p := f.startWorker()
 	select {
 	case <-stopped:
-	case <-time.After(patience):
+	case <-time.After(waitAtMost):
 		t.Fatal("no message was sent")
 	}
 	f.signal(p, syscall.SIGSTOP)
 	o := outage{down: time.Now()}
-	other := f.hire()
+	other := f.startWorker()
 	h.ledger.takenOver(t, p, o.down)
 	close(release) // the sink reads on: what is in the buffers leaves
 	h.settle(t)
@@ -150,10 +150,10 @@ func TestSIGTERMHandsOverWithinASecondAndDoublesNobody(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	first := f.hire()
-	h.ledger.wait(t, patience, "the first worker to be busy", func() bool { return len(h.ledger.claims) >= held })
-	f.hire("BULKMAIL_BATCHES=64")
-	h.ledger.wait(t, patience, "everything to be claimed", func() bool { return len(h.ledger.claims) >= batches })
+	first := f.startWorker()
+	h.ledger.wait(t, waitAtMost, "the first worker to be busy", func() bool { return len(h.ledger.claims) >= held })
+	f.startWorker("BULKMAIL_BATCHES=64")
+	h.ledger.wait(t, waitAtMost, "everything to be claimed", func() bool { return len(h.ledger.claims) >= batches })
 
 	asked := time.Now()
 	f.dismiss(first)
@@ -161,7 +161,7 @@ func TestSIGTERMHandsOverWithinASecondAndDoublesNobody(t *testing.T) {
 	if left > drainTimeout {
 		t.Errorf("the worker drained for %v", left)
 	}
-	h.ledger.wait(t, patience, "every batch to be done", func() bool { return len(h.ledger.done) == batches })
+	h.ledger.wait(t, waitAtMost, "every batch to be done", func() bool { return len(h.ledger.done) == batches })
 	h.settle(t)
 	f.dismissAll()
 
@@ -207,7 +207,7 @@ func TestASecondSIGTERMCuts(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	p := f.hire()
+	p := f.startWorker()
 	<-blocked
 	f.mu.Lock()
 	p.gone, p.killed = true, time.Now()
@@ -222,7 +222,7 @@ func TestASecondSIGTERMCuts(t *testing.T) {
 			_ = p.cmd.Process.Signal(syscall.SIGTERM)
 		case <-p.exited:
 			exited = true
-		case <-time.After(patience):
+		case <-time.After(waitAtMost):
 			t.Fatal("a second SIGTERM does not cut")
 		}
 	}
@@ -232,7 +232,7 @@ func TestASecondSIGTERMCuts(t *testing.T) {
 		t.Errorf("a second SIGTERM cut only after %v", took)
 	}
 	close(release)
-	f.hire()
+	f.startWorker()
 	h.settle(t)
 	f.dismissAll()
 	h.settleAccounts(t, "cut", f, f.excuse).check(t)

@@ -21,8 +21,8 @@ import (
 	"bulkmail/subjects"
 )
 
-// patience is how long any one thing may take before a test fails.
-const patience = time.Minute
+// waitAtMost is how long any one thing may take before a test fails.
+const waitAtMost = time.Minute
 
 // program is the worker's binary, built by TestMain.
 var program string
@@ -51,9 +51,9 @@ func run(m *testing.M) int {
 	return m.Run()
 }
 
-// A house is a client of the broker that publishes batches and follows what
+// A fixture is a client of the broker that publishes batches and follows what
 // becomes of them.
-type house struct {
+type fixture struct {
 	js     jetstream.JetStream
 	names  subjects.Names
 	ledger *ledger
@@ -64,7 +64,7 @@ type house struct {
 	batches map[string][]string // recipients by batch id
 }
 
-func join(t testing.TB, urls []string, replicas int) *house {
+func join(t testing.TB, urls []string, replicas int) *fixture {
 	t.Helper()
 	nc, err := nats.Connect(strings.Join(urls, ","), nats.MaxReconnects(-1), nats.ReconnectWait(50*time.Millisecond), nats.ReconnectJitter(0, 0))
 	if err != nil {
@@ -75,9 +75,9 @@ func join(t testing.TB, urls []string, replicas int) *house {
 	if err != nil {
 		t.Fatal(err)
 	}
-	h := &house{js: js, batches: make(map[string][]string)}
+	h := &fixture{js: js, batches: make(map[string][]string)}
 	o := subjects.Options{Replicas: replicas, AckWait: ackWait, OutcomesMaxAge: time.Hour}
-	for deadline := time.Now().Add(patience); ; { // a cluster may have no leader yet
+	for deadline := time.Now().Add(waitAtMost); ; { // a cluster may have no leader yet
 		err := subjects.Provision(t.Context(), js, h.names, o, slog.New(slog.DiscardHandler))
 		if err == nil {
 			break
@@ -99,7 +99,7 @@ const (
 
 // storeLarge stores a message that does not fit into the buffers between a
 // worker and the sink.
-func (h *house) storeLarge(t testing.TB) {
+func (h *fixture) storeLarge(t testing.TB) {
 	t.Helper()
 	store, err := h.js.ObjectStore(t.Context(), h.names.MessageStore())
 	if err != nil {
@@ -135,7 +135,7 @@ func batch(n int, withLarge bool) envelope.Batch {
 }
 
 // publish stores a batch, whatever happens to the broker meanwhile.
-func (h *house) publish(ctx context.Context, b envelope.Batch) error {
+func (h *fixture) publish(ctx context.Context, b envelope.Batch) error {
 	h.mu.Lock()
 	h.batches[b.ID] = nil
 	for _, r := range b.Recipients {
@@ -155,21 +155,21 @@ func (h *house) publish(ctx context.Context, b envelope.Batch) error {
 
 // load publishes batches so that about backlog of them are not done, until stop
 // is called.
-func (h *house) load(t testing.TB, backlog int, withLarge bool) (stop func()) {
+func (h *fixture) load(t testing.TB, backlog int, withLarge bool) (stop func()) {
 	ctx, cancel := context.WithCancel(t.Context())
 	var loading sync.WaitGroup
 	loading.Go(func() {
 		for n := 0; ctx.Err() == nil; n++ {
 			room := func() bool { return n-len(h.ledger.done) < backlog }
-			if !h.ledger.waitOr(2*patience, ctx.Done(), room) {
+			if !h.ledger.waitOr(2*waitAtMost, ctx.Done(), room) {
 				if ctx.Err() == nil {
-					t.Errorf("no batch was done for %v", 2*patience)
+					t.Errorf("no batch was done for %v", 2*waitAtMost)
 				}
 				return
 			}
 			// A publication that has begun is completed: whether an aborted one was
 			// stored, nobody would know.
-			whole, end := context.WithTimeout(context.WithoutCancel(ctx), 2*patience)
+			whole, end := context.WithTimeout(context.WithoutCancel(ctx), 2*waitAtMost)
 			b := batch(n, withLarge)
 			if h.letters {
 				asLetters(&b)
@@ -189,15 +189,15 @@ func (h *house) load(t testing.TB, backlog int, withLarge bool) (stop func()) {
 }
 
 // settle waits until every batch is done and off the queue.
-func (h *house) settle(t testing.TB) {
+func (h *fixture) settle(t testing.TB) {
 	t.Helper()
 	h.mu.Lock()
 	all := len(h.batches)
 	h.mu.Unlock()
-	h.ledger.wait(t, 2*patience, "every batch to be done", func() bool { return len(h.ledger.done) == all })
+	h.ledger.wait(t, 2*waitAtMost, "every batch to be done", func() bool { return len(h.ledger.done) == all })
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
-	for timer := time.NewTimer(patience); ; {
+	for timer := time.NewTimer(waitAtMost); ; {
 		if n, err := h.queued(t.Context()); err == nil && n == 0 {
 			return
 		}
@@ -209,7 +209,7 @@ func (h *house) settle(t testing.TB) {
 	}
 }
 
-func (h *house) queued(ctx context.Context) (uint64, error) {
+func (h *fixture) queued(ctx context.Context) (uint64, error) {
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
 	s, err := h.js.Stream(ctx, h.names.BatchesStream())
