@@ -348,7 +348,7 @@ func TestARelayThatWillNotRelayWaitsWhereThereIsNoOther(t *testing.T) {
 					}
 					return refusing(c.status, c.blame, c.reply)(n, e)
 				}}
-				var log logbook
+				var log logRecorder
 				p := NewPool([]Relay{named("a", r, connections(2))}, Options{Log: log.logger()})
 				s := addPatch(p, "x", 1000)
 				time.Sleep(time.Minute)

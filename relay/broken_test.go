@@ -78,7 +78,7 @@ func TestAServerThatClosesIdleSessionsIsNotBlamed(t *testing.T) {
 }
 
 // A batch gives up on an envelope whose sending breaks a few connections; it
-// must not lose patience with one that met a relay whose sessions all died.
+// must not give up on one that met a relay whose sessions all died.
 func TestSessionsThatBreakTogetherAreNotTheEnvelopesFault(t *testing.T) {
 	t.Parallel()
 	lost := &smtp.Error{MBS: "MBS009", Err: errors.New("the server closed the connection")}

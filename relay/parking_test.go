@@ -48,25 +48,25 @@ func began(r *recorder) []time.Duration {
 	return at
 }
 
-// logbook is a log that a test can read.
-type logbook struct {
+// logRecorder is a log that a test can read.
+type logRecorder struct {
 	mu  sync.Mutex
 	buf bytes.Buffer
 }
 
-func (l *logbook) Write(b []byte) (int, error) {
+func (l *logRecorder) Write(b []byte) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.buf.Write(b)
 }
 
-func (l *logbook) lines(with string) []string {
+func (l *logRecorder) lines(with string) []string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return slices.DeleteFunc(strings.Split(l.buf.String(), "\n"), func(line string) bool { return !strings.Contains(line, with) })
 }
 
-func (l *logbook) logger() *slog.Logger {
+func (l *logRecorder) logger() *slog.Logger {
 	return slog.New(slog.NewTextHandler(l, &slog.HandlerOptions{Level: slog.LevelDebug}))
 }
 
@@ -75,7 +75,7 @@ func TestAnUnwellRelayIsParkedAndAnotherTakesItsEnvelopes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := &recorder{latency: time.Millisecond, reply: unwell(1000, throttled)}
 		b := &recorder{latency: time.Millisecond}
-		var log logbook
+		var log logRecorder
 		p := NewPool([]Relay{named("a", a, connections(4)), named("b", b, connections(4))}, Options{Log: log.logger()})
 		l := add(p, "x", 3000)
 		<-l.finished
@@ -123,7 +123,7 @@ func TestSessionsThatFailTogetherParkTheRelayOnce(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				r := &recorder{latency: time.Second, reply: unwell(4, throttled), survives: survives}
-				var log logbook
+				var log logRecorder
 				p := NewPool([]Relay{named("a", r, connections(4))}, Options{Log: log.logger()})
 				l := add(p, "x", 1000)
 				<-l.finished
@@ -235,7 +235,7 @@ func TestARelayIsWorthlessAfterMaxConnectionAttemptsAndThenProbed(t *testing.T) 
 			}
 			return nil
 		}}
-		var log logbook
+		var log logRecorder
 		p := NewPool([]Relay{named("a", r, connections(3))}, Options{DialBackoff: time.Second, Log: log.logger()})
 		l := add(p, "x", 300)
 		<-l.finished
@@ -321,7 +321,7 @@ func TestARelayThatTakesNoMoreSessionsKeepsThoseItHas(t *testing.T) {
 			}
 			return nil
 		}}
-		var log logbook
+		var log logRecorder
 		p := NewPool([]Relay{named("a", r, connections(4))}, Options{Log: log.logger()})
 		began := time.Now()
 		l := add(p, "x", 10_000)
@@ -343,7 +343,7 @@ func TestWrongCredentialsAreLoggedLoudlyOnceAParking(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		a, b := &recorder{dial: never(badLogin)}, &recorder{latency: 40 * time.Second}
-		var log logbook
+		var log logRecorder
 		p := NewPool([]Relay{
 			named("a", a, connections(4), func(c *Config) { c.Where, c.User, c.Password = "relays.yaml:7", "u", "p" }),
 			named("b", b),
@@ -441,7 +441,7 @@ func TestARelayOutOfReachIsNotSaidToBeParked(t *testing.T) {
 			}
 			return nil
 		}}
-		var log logbook
+		var log logRecorder
 		p := NewPool([]Relay{named("a", r)}, Options{Log: log.logger()})
 		l := add(p, "x", 10)
 		<-l.finished

@@ -98,7 +98,7 @@ func (p *program) end(t *testing.T) string {
 	t.Helper()
 	select {
 	case <-p.exited:
-	case <-time.After(patience):
+	case <-time.After(waitAtMost):
 		t.Fatalf("%s has not ended:\n%s", slices.Clip(p.cmd.Args), p.errors())
 	}
 	if p.err != nil {
@@ -112,7 +112,7 @@ func (p *program) fails(t *testing.T, why string) string {
 	t.Helper()
 	select {
 	case <-p.exited:
-	case <-time.After(patience):
+	case <-time.After(waitAtMost):
 		t.Fatalf("%s has not ended:\n%s", slices.Clip(p.cmd.Args), p.errors())
 	}
 	if p.cmd.ProcessState.ExitCode() != 1 || p.errors() != "bulkmail: "+why+"\n" {

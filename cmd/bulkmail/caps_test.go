@@ -85,7 +85,7 @@ func TestEightWorkerProcessesKeepEveryCapTogetherAndUseIt(t *testing.T) {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() {
-			ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), patience)
+			ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), waitAtMost)
 			defer cancel()
 			if err := server.Close(ctx); err != nil {
 				t.Error(err)
@@ -99,14 +99,14 @@ func TestEightWorkerProcessesKeepEveryCapTogetherAndUseIt(t *testing.T) {
 		"BULKMAIL_RELAYS=" + strings.Join(urls, " "),
 		"BULKMAIL_ACK_WAIT=" + ackWait.String(),
 	}
-	hire := func() *program {
+	startWorker := func() *program {
 		p := startBulkmail(t, env, "worker")
 		p.awaitLine(t, `working.* worker=(\S+)`)
 		return p
 	}
 	fleet := make([]*program, workers)
 	for i := range fleet {
-		fleet[i] = hire()
+		fleet[i] = startWorker()
 	}
 	var list strings.Builder
 	for i := range most + int(watch/time.Second+10)*(rate+awake) {
@@ -122,7 +122,7 @@ func TestEightWorkerProcessesKeepEveryCapTogetherAndUseIt(t *testing.T) {
 		if err := fleet[kills].cmd.Process.Kill(); err != nil {
 			t.Fatal(err)
 		}
-		fleet[kills] = hire()
+		fleet[kills] = startWorker()
 		kills++
 	}
 	time.Sleep(time.Until(began.Add(watch)))

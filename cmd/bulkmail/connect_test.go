@@ -74,7 +74,7 @@ func startServerAs(t *testing.T, o server.Options) (addr string, stop func()) {
 		s.WaitForShutdown()
 	}
 	t.Cleanup(stop)
-	if !s.ReadyForConnections(patience) {
+	if !s.ReadyForConnections(waitAtMost) {
 		t.Fatal("the server is not ready")
 	}
 	return s.Addr().String(), stop
@@ -86,7 +86,7 @@ func fails(t *testing.T, code int, env []string, args ...string) string {
 	p := startBulkmail(t, env, args...)
 	select {
 	case <-p.exited:
-	case <-time.After(patience):
+	case <-time.After(waitAtMost):
 		t.Fatalf("%v has not ended:\n%s", args, p.errors())
 	}
 	line := p.errors()

@@ -64,7 +64,7 @@ func deploy(t *testing.T) *deployed {
 		s.Shutdown()
 		s.WaitForShutdown()
 	})
-	if !s.ReadyForConnections(patience) {
+	if !s.ReadyForConnections(waitAtMost) {
 		t.Fatal("not ready")
 	}
 	d.url, d.opts = s.ClientURL(), opts
@@ -291,7 +291,7 @@ func TestTheDeployedPermissionsAllowNothingElse(t *testing.T) {
 				if !errors.Is(err, nats.ErrPermissionViolation) {
 					t.Errorf("%s to %s: %v", user, what, err)
 				}
-			case <-time.After(patience):
+			case <-time.After(waitAtMost):
 				t.Errorf("%s may %s", user, what)
 			}
 		}

@@ -61,7 +61,7 @@ func TestWhoUnsubscribesGetsNoMoreLetters(t *testing.T) {
 // unsubscribe posts as a mail program does, until that is taken.
 func unsubscribe(t *testing.T, client *http.Client, address string) {
 	t.Helper()
-	for end := time.Now().Add(patience); time.Now().Before(end); {
+	for end := time.Now().Add(waitAtMost); time.Now().Before(end); {
 		r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, address, strings.NewReader("List-Unsubscribe=One-Click"))
 		if err != nil {
 			t.Fatal(err)

@@ -157,7 +157,7 @@ func (c *client) entries(t *testing.T, name string) (all []jetstream.Msg) {
 	}
 	defer messages.Stop()
 	for pending := uint64(1); pending > 0; {
-		m, err := messages.Next(jetstream.NextMaxWait(patience))
+		m, err := messages.Next(jetstream.NextMaxWait(waitAtMost))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -38,7 +38,7 @@ func startServed(t *testing.T, env ...string) *served {
 // get asks for a path, with headers as key=value.
 func (s *served) get(t *testing.T, path string, headers ...string) (status int, body string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), waitAtMost)
 	defer cancel()
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+s.address+path, nil)
 	if err != nil {
@@ -185,7 +185,7 @@ func TestMetricsShowExactlyWhatBecameOfEverybody(t *testing.T) {
 			t.Errorf("%v of phase %s, of %v sessions", n, phase, sessions)
 		}
 	}
-	if last := m[`bulkmail_relay_last_message_timestamp_seconds{relay="first"}`]; time.Since(time.UnixMilli(int64(last*1000))) > patience {
+	if last := m[`bulkmail_relay_last_message_timestamp_seconds{relay="first"}`]; time.Since(time.UnixMilli(int64(last*1000))) > waitAtMost {
 		t.Errorf("the last message was at %v", last)
 	}
 	w.drain(t)

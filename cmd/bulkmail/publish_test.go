@@ -111,7 +111,7 @@ func TestWhoWaitsIsToldOfDeadLetters(t *testing.T) {
 		t.Fatal(err)
 	}
 	worker := startBulkmail(t, []string{"BULKMAIL_NATS_URL=" + c.nc.ConnectedUrl(), "BULKMAIL_RELAYS=dummy:///dev/null?domain=client.test"}, "worker")
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), waitAtMost)
 	defer cancel()
 	summary, err := follow(ctx, s, c.campaigns(s), "news")
 	if err != nil {

@@ -153,7 +153,7 @@ func TestAListShowsHowEveryWorkerFindsEveryRelay(t *testing.T) {
 			name+` +gone +worthless +- +0 +0 +- +`+at+` CONNECT: .*connection refused \(MBS003\)`,
 		)
 	}
-	for deadline := time.Now().Add(patience); ; {
+	for deadline := time.Now().Add(waitAtMost); ; {
 		shown := startBulkmail(t, env, "relays", "list").end(t)
 		missing := ""
 		for _, line := range want {

@@ -58,7 +58,7 @@ func TestRelaysFilesChangeUnderLoadAndEverybodyIsSentToOnce(t *testing.T) {
 		"--campaign", "news", "--batch-size", "200", "--wait", writeFile(t, "list.txt", strings.Join(list, "\n")))
 	under := func(name string, least int64) {
 		t.Helper()
-		for deadline := time.Now().Add(patience); sinks[name].Counts().Accepted < least; time.Sleep(time.Millisecond) {
+		for deadline := time.Now().Add(waitAtMost); sinks[name].Counts().Accepted < least; time.Sleep(time.Millisecond) {
 			if time.Now().After(deadline) {
 				t.Fatalf("%d messages go over %s, waiting for %d", sinks[name].Counts().Accepted, name, least)
 			}

@@ -30,9 +30,9 @@ import (
 	"bulkmail/testdata/testrun"
 )
 
-// patience bounds every wait for a program; it is long because the machine may
+// waitAtMost bounds every wait for a program; it is long because the machine may
 // be busy, and no test waits for it to pass.
-const patience = 60 * time.Second
+const waitAtMost = 60 * time.Second
 
 // raceOptions keep a program that was built with the race detector from waiting
 // a second at its end, in case a race is being reported.
@@ -142,7 +142,7 @@ func (p *program) Write(b []byte) (int, error) {
 // await waits for a line on standard error, after the one that was awaited
 // before, and returns the first group of the expression.
 func (p *program) await(line *regexp.Regexp) (string, error) {
-	timeout := time.NewTimer(patience)
+	timeout := time.NewTimer(waitAtMost)
 	defer timeout.Stop()
 	for exited := false; ; {
 		if group, ok := p.seen(line); ok {
@@ -156,7 +156,7 @@ func (p *program) await(line *regexp.Regexp) (string, error) {
 		case <-p.exited:
 			exited = true
 		case <-timeout.C:
-			return "", fmt.Errorf("no line %q in %s:\n%s", line, patience, p.errors())
+			return "", fmt.Errorf("no line %q in %s:\n%s", line, waitAtMost, p.errors())
 		}
 	}
 }
@@ -192,13 +192,13 @@ func (p *program) terminate() (int, error) {
 
 // exit waits for the end and returns the exit code.
 func (p *program) exit() (int, error) {
-	timeout := time.NewTimer(patience)
+	timeout := time.NewTimer(waitAtMost)
 	defer timeout.Stop()
 	select {
 	case <-p.exited:
 		return p.cmd.ProcessState.ExitCode(), nil
 	case <-timeout.C:
-		return 0, fmt.Errorf("still running after %s:\n%s", patience, p.errors())
+		return 0, fmt.Errorf("still running after %s:\n%s", waitAtMost, p.errors())
 	}
 }
 
@@ -308,13 +308,13 @@ func untilCommand(ts *testscript.TestScript, neg bool, args []string) {
 	usageOf(ts, neg || len(args) < 2, "until EXPRESSION PROGRAM [ARG...]")
 	line, err := regexp.Compile("(?m)" + args[0])
 	ts.Check(err)
-	for deadline := time.Now().Add(patience); ; time.Sleep(50 * time.Millisecond) { // of what another process knows there is no signal
+	for deadline := time.Now().Add(waitAtMost); ; time.Sleep(50 * time.Millisecond) { // of what another process knows there is no signal
 		ts.Check(ts.Exec(args[1], args[2:]...))
 		if line.MatchString(ts.ReadFile("stdout")) {
 			return
 		}
 		if time.Now().After(deadline) {
-			ts.Fatalf("no line %q in %s", args[0], patience)
+			ts.Fatalf("no line %q in %s", args[0], waitAtMost)
 		}
 	}
 }
@@ -353,7 +353,7 @@ func jetStream(ts *testscript.TestScript) (jetstream.JetStream, context.Context)
 	ts.Defer(nc.Close)
 	js, err := jetstream.New(nc)
 	ts.Check(err)
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), waitAtMost)
 	ts.Defer(cancel)
 	return js, ctx
 }

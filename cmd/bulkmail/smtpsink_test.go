@@ -36,7 +36,7 @@ func smtpSink(t *testing.T) (address, dir string, p *program) {
 	if os.Geteuid() == 0 {
 		args = append(args, "-u", "root") // it insists on a user to become
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), waitAtMost)
 	defer cancel()
 	for {
 		address = "127.0.0.1:" + fmt.Sprint(freePort(t.Fatalf))
