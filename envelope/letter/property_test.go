@@ -10,10 +10,7 @@ import (
 	"io"
 	"mime/quotedprintable"
 	"net/mail"
-	"os"
-	"path/filepath"
 	"regexp"
-	"strconv"
 	"strings"
 	"testing"
 
@@ -163,7 +160,6 @@ func TestWhatIsReadBackIsWhatWasPutIn(t *testing.T) {
 	t.Parallel()
 	var r Renderer
 	b := batch(t, "")
-	dir, written := os.Getenv("BULKMAIL_LETTERS_DIR"), 0 // for readers outside of Go
 	rapid.Check(t, func(t *rapid.T) {
 		s := drawSample(t)
 		tp, err := Compile(s.raw, Options{})
@@ -186,14 +182,11 @@ func TestWhatIsReadBackIsWhatWasPutIn(t *testing.T) {
 			t.Fatalf("8-bit %v, said %v; size %d of %d\n%s", eightBit, l.EightBit, l.Size, len(unstuffed(l.Wire)), l.Wire)
 		}
 		s.readBack(t, unstuffed(l.Wire))
-		if dir != "" {
-			written++
-			save(t, filepath.Join(dir, strconv.Itoa(written)), s, l.Wire)
-		}
 	})
 }
 
-func (s *sample) readBack(t *rapid.T, raw []byte) {
+func (s *sample) readBack(t failer, raw []byte) {
+	t.Helper()
 	e, err := message.Read(bytes.NewReader(raw))
 	if err != nil {
 		t.Fatalf("%v\n%s", err, raw)
@@ -225,20 +218,6 @@ func (s *sample) readBack(t *rapid.T, raw []byte) {
 		if got := strings.ReplaceAll(string(text), "\r\n", "\n"); got != s.texts[i] {
 			t.Fatalf("part %d\n got %q\nwant %q\nof %s\nin %s", i, got, s.texts[i], s.raw, raw)
 		}
-	}
-}
-
-// save leaves a letter, and what it must say, for another reader.
-func save(t *rapid.T, name string, s *sample, wire []byte) {
-	want, err := json.Marshal(map[string]any{"subject": squeeze(s.subject), "name": squeeze(s.data["n"]), "texts": s.texts})
-	if err == nil {
-		err = os.WriteFile(name+".json", want, 0o600)
-	}
-	if err == nil {
-		err = os.WriteFile(name+".eml", unstuffed(wire), 0o600)
-	}
-	if err != nil {
-		t.Fatal(err)
 	}
 }
 
