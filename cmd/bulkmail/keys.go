@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"bulkmail/envelope/conffile"
 	"bulkmail/envelope/keys"
 )
 
@@ -58,9 +59,9 @@ A file that is not there is made, for its owner alone.`,
 }
 
 func addKey(s *streams, file, id string) error {
-	text, err := os.ReadFile(file)
+	text, err := conffile.Read(file)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
+		return &usageError{err}
 	}
 	if strings.TrimSpace(string(text)) != "" {
 		if _, err := keys.Parse(string(text)); err != nil {
@@ -108,7 +109,7 @@ func loadKeys(file string) (keys.Keys, error) {
 	if file == "" {
 		return nil, nil
 	}
-	text, err := os.ReadFile(file)
+	text, err := conffile.Read(file)
 	if err != nil {
 		return nil, fmt.Errorf("BULKMAIL_KEYS_FILE: %w", err)
 	}

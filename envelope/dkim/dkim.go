@@ -16,11 +16,11 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"strings"
 
-	"github.com/goccy/go-yaml"
+	"bulkmail/envelope/conffile"
+
 	"golang.org/x/net/publicsuffix"
 )
 
@@ -92,7 +92,7 @@ func validName(s string) bool {
 //	    selector: s1
 //	    key_file: s1.pem # relative to this file
 func Load(file string) (Keys, error) {
-	text, err := os.ReadFile(file)
+	text, err := conffile.Read(file)
 	if err != nil {
 		return nil, err
 	}
@@ -103,8 +103,8 @@ func Load(file string) (Keys, error) {
 			KeyFile  string `yaml:"key_file"`
 		} `yaml:"keys"`
 	}
-	if err := yaml.UnmarshalWithOptions(text, &content, yaml.Strict()); err != nil {
-		return nil, fmt.Errorf("%s: %s", file, firstLine(yaml.FormatError(err, false, false)))
+	if err := conffile.Unmarshal(text, &content); err != nil {
+		return nil, fmt.Errorf("%s: %w", file, err)
 	}
 	var keys Keys
 	var problems []error
@@ -118,7 +118,7 @@ func Load(file string) (Keys, error) {
 		if !filepath.IsAbs(path) {
 			path = filepath.Join(filepath.Dir(file), path)
 		}
-		text, err := os.ReadFile(path)
+		text, err := conffile.Read(path)
 		if err != nil {
 			problems = append(problems, fmt.Errorf("%s: key_file: %w", name, err))
 			continue
@@ -134,11 +134,6 @@ func Load(file string) (Keys, error) {
 		problems = append(problems, fmt.Errorf("%s: there is no key in it: give keys, each with domain, selector and key_file", file))
 	}
 	return keys, errors.Join(problems...)
-}
-
-func firstLine(s string) string {
-	line, _, _ := strings.Cut(s, "\n")
-	return line
 }
 
 // For is the keys that sign for a From of the domain: all whose domain has the

@@ -10,18 +10,20 @@
 //  3. finish fills in the defaults that depend on other settings and checks
 //     what settings mean together.
 //
-// Nothing stops at the first problem: [Load] reports all of them.
+// Nothing stops at the first problem: [Load] reports all of them, up to a hundred.
 package config
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
-	"io"
+	"fmt"
 	"io/fs"
 	"net"
 	"os"
 	"strings"
 
+	"bulkmail/envelope/conffile"
 	"bulkmail/relay"
 )
 
@@ -54,7 +56,7 @@ func (o Options) withDefaults() Options {
 		o.Addrs = net.InterfaceAddrs
 	}
 	if o.ReadFile == nil {
-		o.ReadFile = readFile
+		o.ReadFile = conffile.Read
 	}
 	if o.UID == nil {
 		o.UID = os.Geteuid
@@ -81,12 +83,22 @@ func Load(urls, file string, opt Options) ([]relay.Config, error) {
 	if file != "" {
 		drafts = append(drafts, l.readRelayFile(file)...)
 	}
+	if len(drafts) > maxRelays {
+		l.problems.add(place{source: cmp.Or(file, l.opt.URLsFrom)}, "", fmt.Sprintf("%d relays, which is more than %d: take some out", len(drafts), maxRelays))
+	}
+	if l.problems.full() || len(drafts) > maxRelays {
+		return nil, l.problems.join()
+	}
 	relays := l.finish(drafts)
 	if err := l.problems.join(); err != nil {
 		return nil, err
 	}
 	return relays, nil
 }
+
+// maxRelays is how many relays there may be: more than anybody has, and so many that
+// what compares each with all others takes no time.
+const maxRelays = 1_000
 
 // A loader gathers the problems of one Load.
 type loader struct {
@@ -171,21 +183,4 @@ func (l *loader) read(at place, label, name string) ([]byte, bool) {
 	return data, true
 }
 
-const (
-	maxFile       = 1 << 20
-	byteOrderMark = "\uFEFF" // as some editors on Windows write it
-)
-
-// readFile is os.ReadFile with a bound, for /dev/zero is a file too.
-func readFile(name string) ([]byte, error) {
-	f, err := os.Open(name)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { _ = f.Close() }()
-	data, err := io.ReadAll(io.LimitReader(f, maxFile+1))
-	if err == nil && len(data) > maxFile {
-		err = errors.New("larger than 1 MiB")
-	}
-	return data, err
-}
+const byteOrderMark = "\uFEFF" // as some editors on Windows write it

@@ -6,6 +6,8 @@ import (
 	"crypto/rand"
 	"crypto/x509"
 	"encoding/pem"
+	"errors"
+	"fmt"
 	"math/big"
 	"os"
 	"path/filepath"
@@ -78,12 +80,45 @@ func TestFilesComeFromTheDiskUnlessToldOtherwise(t *testing.T) {
 		t.Errorf("got %v, %v", relays, err)
 	}
 	for name, want := range map[string]string{
-		large:                         large + ": cannot be read: larger than 1 MiB",
+		large:                         large + ": cannot be read: larger than 1 MiB: name another file, or make it smaller",
 		dir:                           dir + ": cannot be read: is a directory",
 		filepath.Join(dir, "missing"): filepath.Join(dir, "missing") + ": cannot be read: no such file or directory",
 	} {
 		if _, err := config.Load("", name, config.Options{}); err == nil || err.Error() != want {
 			t.Errorf("got %v, want %s", err, want)
+		}
+	}
+}
+
+func TestAFileThatIsMadeToDoHarmIsRefusedInALine(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]string{
+		"relays:\n  - " + strings.Repeat("[", 20_000):                                    "file:2: nested more than 32 levels deep: take levels out",
+		"relays:\n" + strings.Repeat("- \n", 40_000):                                     "file: more than 60000 lines, keys and values: name another file, or make it smaller",
+		"relays:\n" + strings.Repeat("- host: mx.example.net\n", 1_001):                  "file: 1001 relays, which is more than 1000: take some out",
+		"define package Mail::Bulkmail::Server\n" + strings.Repeat("Smtp @= a\n", 2_000): "file: 2000 relays, which is more than 1000: take some out",
+		"defaults:\n" + strings.Repeat("  port: 25\n", 2_000) + "relays: []":             "file:1002: more than 1000 keys in one mapping: take some out",
+	} {
+		if _, err := config.Load("", "file", onDisk(map[string]string{"file": text})); err == nil || err.Error() != want {
+			t.Errorf("got %v, want %s", err, want)
+		}
+	}
+}
+
+// 500 relays with a thousand unknown keys each, in 15 KB, or 100,000 lines.
+func TestAHundredProblemsAreEnough(t *testing.T) {
+	t.Parallel()
+	var text strings.Builder
+	text.WriteString("defaults: &a\n")
+	for i := range 999 {
+		fmt.Fprintf(&text, "  k%d: v\n", i)
+	}
+	text.WriteString("relays:\n" + strings.Repeat("- <<: *a\n", 500))
+	for _, file := range []string{text.String(), "define package Mail::Bulkmail::Server\n" + strings.Repeat("xx = 25\n", 100_000)} {
+		_, err := config.Load("", "file", onDisk(map[string]string{"file": file}))
+		problems, _ := errors.AsType[config.Problems](err)
+		if len(problems) != 101 || !strings.Contains(problems[100].Reason, "there may be more than these 100 problems") {
+			t.Errorf("got %d problems, %v", len(problems), err)
 		}
 	}
 }

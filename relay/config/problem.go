@@ -61,10 +61,17 @@ func (p place) String() string {
 	return p.source
 }
 
-// A problemList gathers problems in any order.
+// A problemList gathers problems in any order, and as many as somebody reads.
 type problemList struct {
 	found []placedProblem
 }
+
+// maxProblems is how many problems are told. What made a hundred makes thousands, and
+// a file may be made to.
+const maxProblems = 100
+
+// full tells whether no more problems are told.
+func (l *problemList) full() bool { return len(l.found) >= maxProblems }
 
 type placedProblem struct {
 	*Problem
@@ -72,6 +79,9 @@ type placedProblem struct {
 }
 
 func (l *problemList) add(at place, key, reason string) {
+	if l.full() {
+		return
+	}
 	p := placedProblem{&Problem{Where: at.String(), Key: key, Reason: reason}, at}
 	// What is wrong with a default is wrong for each relay, and said once.
 	if !slices.ContainsFunc(l.found, func(q placedProblem) bool { return *q.Problem == *p.Problem }) {
@@ -101,6 +111,9 @@ func (l *problemList) join() error {
 	problems := make(Problems, len(l.found))
 	for i, p := range l.found {
 		problems[i] = p.Problem
+	}
+	if l.full() {
+		problems = append(problems, &Problem{Reason: "there may be more than these " + strconv.Itoa(maxProblems) + " problems: solve them first"})
 	}
 	return problems
 }

@@ -237,6 +237,9 @@ func (l *loader) parseServerFile(name string, data []byte) *serverFile {
 	f := &serverFile{name: name, sections: map[string]*section{}, files: map[string]setting{}}
 	pkg, n := "", 0
 	for line := range strings.Lines(string(data)) {
+		if l.problems.full() {
+			break
+		}
 		n++
 		at := place{source: name, line: n}
 		line = strings.TrimSpace(line)

@@ -9,7 +9,8 @@ import (
 
 	"github.com/goccy/go-yaml"
 	"github.com/goccy/go-yaml/ast"
-	"github.com/goccy/go-yaml/parser"
+
+	"bulkmail/envelope/conffile"
 )
 
 // A yamlFile walks the syntax tree of a YAML file. The tree and not a decoder
@@ -58,6 +59,9 @@ func (l *loader) readYAML(name string, data []byte) []*draft {
 	}
 	var drafts []*draft
 	for i, node := range list.Values {
+		if y.problems.full() {
+			break
+		}
 		label := "relays[" + strconv.Itoa(i) + "]"
 		if d := y.relay(node, label); d != nil {
 			d.defaults = defaults
@@ -73,15 +77,7 @@ var quoted = regexp.MustCompile(`"[^"]*"`)
 // parse returns the root of the only document.
 func (y *yamlFile) parse(data []byte) (root ast.Node, ok bool) {
 	at := place{source: y.name}
-	// The parser has panicked on garbage before; a file must not stop a
-	// worker.
-	defer func() {
-		if r := recover(); r != nil {
-			y.problems.add(at, "", "is no YAML")
-			root, ok = nil, false
-		}
-	}()
-	file, err := parser.ParseBytes(data, 0, parser.AllowDuplicateMapKey())
+	file, err := conffile.ParseYAML(data)
 	if err != nil {
 		reason := "no valid YAML"
 		// Error() would quote the lines around, passwords and all.
@@ -90,6 +86,9 @@ func (y *yamlFile) parse(data []byte) (root ast.Node, ok bool) {
 			if tk := ye.GetToken(); tk != nil && tk.Position != nil {
 				at.line = tk.Position.Line
 			}
+		}
+		if beyond, ok := errors.AsType[*conffile.Error](err); ok {
+			at.line, reason = beyond.Line, beyond.Reason
 		}
 		y.problems.add(at, "", reason)
 		return nil, false
@@ -269,6 +268,9 @@ func (y *yamlFile) settings(n ast.Node, label string) map[string]setting {
 	}
 	settings := map[string]setting{}
 	for _, e := range entries {
+		if y.problems.full() {
+			break
+		}
 		key := keyNamed(e.key)
 		if key == nil {
 			y.problems.add(e.at, joinLabel(label, showUnknown(e.key)), unknownKey(e.key))

@@ -2,10 +2,10 @@ package runner
 
 import (
 	"net/url"
-	"os"
 	"strings"
 
 	"bulkmail/envelope"
+	"bulkmail/envelope/conffile"
 	"bulkmail/envelope/dkim"
 	"bulkmail/envelope/keys"
 	"bulkmail/worker"
@@ -16,7 +16,7 @@ import (
 func (o Options) readLetters(p *Problems) worker.LetterOptions {
 	letters := worker.LetterOptions{UnsubscribeURL: o.UnsubscribeURL, UnsubscribeMailto: o.UnsubscribeMailto}
 	if o.KeysFile != "" {
-		text, err := os.ReadFile(o.KeysFile)
+		text, err := conffile.Read(o.KeysFile)
 		if err != nil {
 			p.add("KeysFile", "%v", err)
 		} else if letters.Keys, err = keys.Parse(string(text)); err != nil {

@@ -8,7 +8,6 @@ import (
 	"io/fs"
 	"net"
 	"net/url"
-	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -16,6 +15,7 @@ import (
 
 	"github.com/nats-io/nkeys"
 
+	"bulkmail/envelope/conffile"
 	"bulkmail/subjects"
 	"bulkmail/worker"
 )
@@ -205,7 +205,7 @@ func (o Options) checkBrokerFiles(p *Problems) {
 		if named.file == "" {
 			continue
 		}
-		content, err := os.ReadFile(named.file)
+		content, err := conffile.Read(named.file)
 		if err != nil {
 			p.add(named.field, "%v", err)
 		} else if why := named.wrong(content); why != "" {

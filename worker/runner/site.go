@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"os"
 	"strconv"
 	"strings"
 	"sync"
@@ -16,6 +15,7 @@ import (
 	"syscall"
 	"time"
 
+	"bulkmail/envelope/conffile"
 	"bulkmail/worker/health"
 )
 
@@ -32,7 +32,7 @@ const ServerName = "bulkmail"
 
 // readToken reads a token as it may stand in a header (RFC 6750, 2.1).
 func readToken(file string) (string, error) {
-	b, err := os.ReadFile(file)
+	b, err := conffile.Read(file)
 	if err != nil {
 		return "", err
 	}
