@@ -137,7 +137,7 @@ func (p *Pool) cutEnvelope(s *session, n int, now time.Time) *Envelope {
 		return nil
 	}
 	g := Grant{Relay: m.name, Messages: n, Domains: s.domains(), pool: p, member: m, now: now, fresh: m.health.trouble != well}
-	g.DKIM, g.DKIMUnsigned = m.config.DKIM != Off, m.config.DKIMUnsigned
+	g.DKIM, g.DKIMUnsigned, g.ReturnPath = m.config.DKIM != Off, m.config.DKIMUnsigned, m.config.ReturnPath != Off
 	src, e := p.ask(g)
 	if blocked, _ := m.health.blocked(now); e == nil && g.fresh && !blocked {
 		g.fresh = false

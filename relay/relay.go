@@ -62,6 +62,7 @@ type Grant struct {
 
 	DKIM         bool   // what leaves over this relay is signed
 	DKIMUnsigned string // but for these header fields, with commas
+	ReturnPath   bool   // the return path may be another one than the sender
 
 	pool   *Pool
 	member *member

@@ -33,13 +33,14 @@ type attempt struct {
 	policy   policy
 	worker   *Worker // whose gate is shut while no relay can take anything
 
-	published *envelope.Batch
-	letters   bool // each recipient gets one
-	message   *mailing
-	beforeEnd func(context.Context) error // of every envelope, unless recipients must be announced
-	dsn       smtp.DSN
-	deadline  time.Time // when what is deferred is given up
-	gone      error     // not nil: why the message will never be had
+	published   *envelope.Batch
+	letters     bool // each recipient gets one
+	message     *mailing
+	returnPaths *returnPaths                // guarded by mu
+	beforeEnd   func(context.Context) error // of every envelope, unless recipients must be announced
+	dsn         smtp.DSN
+	deadline    time.Time // when what is deferred is given up
+	gone        error     // not nil: why the message will never be had
 
 	screened atomic.Uint64 // the version of the suppressions that the queue was compared with
 
@@ -344,7 +345,7 @@ func (a *attempt) Cut(g relay.Grant) *relay.Envelope {
 	guard := a.beforeEnd
 	e := &relay.Envelope{
 		Envelope: smtp.Envelope{
-			From:       a.published.From,
+			From:       a.sender(g, cut.Recipients),
 			Recipients: cut.Recipients,
 			DSN:        a.dsn,
 			Results:    make([]smtp.Result, cut.Len()),

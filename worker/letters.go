@@ -13,6 +13,7 @@ import (
 	"bulkmail/envelope/keys"
 	"bulkmail/envelope/letter"
 	"bulkmail/envelope/mustache"
+	"bulkmail/envelope/returnpath"
 	"bulkmail/relay"
 	"bulkmail/relay/smtp"
 	"bulkmail/subjects"
@@ -26,6 +27,8 @@ type LetterOptions struct {
 
 	UnsubscribeURL    string // https://…, to which a letter's token is appended; "": none
 	UnsubscribeMailto string // an address; "": none
+
+	ReturnPath returnpath.Path // takes the place of the sender; zero: none
 }
 
 // What is recorded of recipients whose letter cannot be made. 5.6.0 is "other or

@@ -101,6 +101,7 @@ func (w *Worker) process(ctx, intake context.Context, d *delivery, t *turn) {
 		w.refused(ctx, d, err)
 		return
 	}
+	a.returnPaths = message.returnPaths(batch.From, a.hold.Claimed())
 	w.journalTrouble(nil)
 	a.recordPlanned(p)
 

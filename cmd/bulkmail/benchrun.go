@@ -104,7 +104,7 @@ func (h *benchRun) worker() runner.Options {
 	o := h.options(h.log)
 	o.Prefix, o.RetryFor, o.HTTP, o.Metrics = h.names.Prefix(), time.Nanosecond, runner.HTTPOff, h.metrics
 	o.RelayURLs, o.RelaysFile = "", ""
-	o.KeysFile, o.DKIMFile, o.UnsubscribeURL, o.UnsubscribeMailto = "", h.key.file(), "", ""
+	o.KeysFile, o.DKIMFile, o.UnsubscribeURL, o.UnsubscribeMailto, o.ReturnPath = "", h.key.file(), "", "", ""
 	if h.letters {
 		o.UnsubscribeURL = "https://news.bench.test/u/"
 	}

@@ -52,6 +52,7 @@ type config struct {
 	DKIMFile          string `envconfig:"DKIM_FILE" desc:"YAML with the keys that sign: keys, each with domain, selector and key_file"`
 	UnsubscribeURL    string `envconfig:"UNSUBSCRIBE_URL" desc:"https URL to which a letter's unsubscribe token is appended"`
 	UnsubscribeMailto string `envconfig:"UNSUBSCRIBE_MAILTO" desc:"address that takes unsubscribes by mail"`
+	ReturnPath        string `envconfig:"RETURN_PATH" desc:"sender in MAIL FROM, with a token by which bounces are found again: b+{token}@bounces.example.com"`
 
 	FeedbackHTTP    string `envconfig:"FEEDBACK_HTTP" desc:"address of bulkmail feedback for unsubscribes (RFC 8058), such as :8443"`
 	FeedbackTLSCert string `envconfig:"FEEDBACK_TLS_CERT" desc:"PEM file of its certificate; without one it speaks plain HTTP, for a proxy that has TLS"`
@@ -156,7 +157,7 @@ func (c config) options(log *slog.Logger) runner.Options {
 		RelayURLs: c.RelayURLs, RelaysFile: c.RelaysFile, ReadRelays: relayconfig.Options{URLsFrom: variable("RelayURLs")},
 		Batches: c.Batches, AckWait: c.AckWait, OutcomesMaxAge: c.OutcomesMaxAge, RetryDelays: c.RetryDelays, RetryFor: c.RetryFor,
 		InDoubt: c.InDoubt, DrainTimeout: c.DrainTimeout, MessageMemory: c.MessageMemory, KeysFile: c.KeysFile, DKIMFile: c.DKIMFile,
-		UnsubscribeURL: c.UnsubscribeURL, UnsubscribeMailto: c.UnsubscribeMailto, HTTP: c.HTTP, HTTPTokenFile: c.HTTPTokenFile, Log: log,
+		UnsubscribeURL: c.UnsubscribeURL, UnsubscribeMailto: c.UnsubscribeMailto, ReturnPath: c.ReturnPath, HTTP: c.HTTP, HTTPTokenFile: c.HTTPTokenFile, Log: log,
 	}
 	switch _, asked := os.LookupEnv(httpVariable); {
 	case c.HTTP == "":

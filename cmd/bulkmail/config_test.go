@@ -143,7 +143,7 @@ func TestEachVariableIsRead(t *testing.T) {
 		"BULKMAIL_HTTP": ":8081", "BULKMAIL_HTTP_TOKEN_FILE": token,
 		"BULKMAIL_IN_DOUBT": "resend", "BULKMAIL_DRAIN_TIMEOUT": "4s", "BULKMAIL_MESSAGE_MEMORY": "1GiB", "BULKMAIL_LOG_LEVEL": "debug", "BULKMAIL_LOG_FORMAT": "json",
 		"BULKMAIL_KEYS_FILE": keysFile, "BULKMAIL_DKIM_FILE": dkimFile, "BULKMAIL_UNSUBSCRIBE_URL": "https://u.example.com/", "BULKMAIL_UNSUBSCRIBE_MAILTO": "leave@example.com",
-		"BULKMAIL_FEEDBACK_HTTP": ":8443", "BULKMAIL_FEEDBACK_TLS_CERT": cert, "BULKMAIL_FEEDBACK_TLS_KEY": key,
+		"BULKMAIL_RETURN_PATH": "b+{token}@b.example.com", "BULKMAIL_FEEDBACK_HTTP": ":8443", "BULKMAIL_FEEDBACK_TLS_CERT": cert, "BULKMAIL_FEEDBACK_TLS_KEY": key,
 	})
 	got, names, err := loadConfig()
 	if err != nil {
@@ -156,7 +156,7 @@ func TestEachVariableIsRead(t *testing.T) {
 		RetryFor: 3 * time.Hour, InDoubt: "resend", DrainTimeout: 4 * time.Second, MessageMemory: 1 << 30,
 		HTTP: ":8081", HTTPTokenFile: token, LogLevel: slog.LevelDebug, LogFormat: "json",
 		KeysFile: keysFile, DKIMFile: dkimFile, UnsubscribeURL: "https://u.example.com/", UnsubscribeMailto: "leave@example.com",
-		FeedbackHTTP: ":8443", FeedbackTLSCert: cert, FeedbackTLSKey: key,
+		ReturnPath: "b+{token}@b.example.com", FeedbackHTTP: ":8443", FeedbackTLSCert: cert, FeedbackTLSKey: key,
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)

@@ -20,6 +20,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"bulkmail/envelope/keys"
+	"bulkmail/envelope/returnpath"
 	"bulkmail/subjects"
 	"bulkmail/worker/keyring"
 )
@@ -210,6 +211,17 @@ func (d *deployed) unsubscribe(t *testing.T) {
 	token := string(ring.First().Maker().AppendToken(nil, keys.Subscription{Campaign: "c", Mailbox: "ann@example.net"}))
 	unsubscribe(t, http.DefaultClient, address+"/"+token)
 	desk.drain(t)
+
+	tokens, err := returnpath.NewKeys(ring.First().Derive(returnpath.Purpose))
+	if err != nil {
+		t.Fatal(err)
+	}
+	to := "b+" + string(tokens.Minter().Mint(returnpath.Token{Sequence: 1, Batch: true})) + "@b.example.com"
+	mbox := writeFile(t, "mbox", "From x\nDelivered-To: "+to+"\n\nHello.\n")
+	env := append(d.environment("feedback"), "BULKMAIL_RETURN_PATH=b+{token}@b.example.com")
+	if said := startBulkmail(t, env, "feedback", "--mbox", mbox).end(t); said != "1 mail: 0 taken, 0 to another address, 1 no report, 0 too old\n" {
+		t.Errorf("a mail to a return path: %s", said)
+	}
 }
 
 // Not needed for so little.
@@ -281,7 +293,7 @@ func TestTheDeployedPermissionsAllowNothingElse(t *testing.T) {
 		"operator":  {"bulkmail.batches.c", "bulkmail.outcomes.c.1", "$KV.bulkmail-campaigns.c", "$JS.API.INFO", "$JS.API.DIRECT.GET.BULKMAIL_OUTCOMES.bulkmail.outcomes.c.1"},
 		"worker":    {"bulkmail.batches.c", "bulkmail.suppressions", "bulkmail.api.pause.c", "_INBOX_publisher.x", "$O.bulkmail-messages.C.x", "$JS.API.CONSUMER.CREATE.BULKMAIL_BATCHES.workers"},
 		"publisher": {"bulkmail.outcomes.c.1", "bulkmail.feedback.c.bounced", "bulkmail.dead.c", "$KV.bulkmail-relays.relay.x", "$JS.ACK.BULKMAIL_BATCHES.workers.1.1.1.1.1", "$JS.API.CONSUMER.MSG.NEXT.BULKMAIL_BATCHES.workers", "$JS.API.CONSUMER.CREATE.BULKMAIL_BATCHES.workers"},
-		"feedback":  {"bulkmail.batches.c", "bulkmail.outcomes.c.1", "$KV.bulkmail-keys.keys", "$JS.API.DIRECT.GET.BULKMAIL_OUTCOMES", "$JS.API.STREAM.PURGE.BULKMAIL_FEEDBACK"},
+		"feedback":  {"bulkmail.batches.c", "bulkmail.outcomes.c.1", "$KV.bulkmail-keys.keys", "$JS.API.STREAM.PURGE.BULKMAIL_FEEDBACK"},
 	} {
 		nc, refusals := d.connect(t, user)
 		refused := func(what string) {

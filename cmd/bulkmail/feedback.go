@@ -11,14 +11,18 @@ import (
 	"github.com/spf13/cobra"
 
 	"bulkmail/envelope/bounce"
+	"bulkmail/envelope/returnpath"
 	"bulkmail/worker/feedback"
 )
 
 func newFeedback(s *streams) *cobra.Command {
+	var maildir, mbox string
 	cmd := &cobra.Command{
 		Use:   "feedback",
-		Short: "Take what comes back: unsubscribes; read bounces, complaints, automatic replies",
-		Long: `Take unsubscribes on BULKMAIL_FEEDBACK_HTTP until SIGTERM or an interrupt. Any number
+		Short: "Take what comes back: unsubscribes, bounces, complaints",
+		Long: `Take what comes back after a relay has accepted a message.
+
+Take unsubscribes on BULKMAIL_FEEDBACK_HTTP until SIGTERM or an interrupt. Any number
 of these processes may run; each begins also while the broker is away.
 
 The List-Unsubscribe of letters names BULKMAIL_UNSUBSCRIBE_URL, which must lead here.
@@ -29,12 +33,28 @@ The answer to a token that nobody made is the same.
 
 It needs the keys that workers have: BULKMAIL_KEYS_FILE, which is read again when it
 changes, or without one the key that they share on the broker. /healthz and /readyz are
-for probes. With BULKMAIL_FEEDBACK_TLS_CERT and _KEY it speaks TLS itself.`,
+for probes. With BULKMAIL_FEEDBACK_TLS_CERT and _KEY it speaks TLS itself.
+
+With --maildir or --mbox it reads mail that came to BULKMAIL_RETURN_PATH, which
+workers put into MAIL FROM, and ends. Bounces and complaints become events; whoever
+complained or whose address is dead is suppressed for bulk mail, a mailbox that is
+full or closed after it bounced in 3 campaigns within 14 days. What was refused for a
+policy (5.7.x) suppresses nobody. Mail that is read again changes nothing. Mail in new
+of a maildir is moved to cur when what it says is stored.`,
 		Example: `  BULKMAIL_FEEDBACK_HTTP=127.0.0.1:8443 bulkmail feedback
+  BULKMAIL_RETURN_PATH=b+{token}@bounces.example.com bulkmail feedback --maildir /var/mail/bounces
   bulkmail feedback classify --json returned/*.eml`,
 		Args: noArguments,
-		RunE: func(cmd *cobra.Command, _ []string) error { return runFeedback(cmd, s) },
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if maildir != "" || mbox != "" {
+				return readReturned(cmd, s, maildir, mbox)
+			}
+			return runFeedback(cmd, s)
+		},
 	}
+	cmd.Flags().StringVar(&maildir, "maildir", "", "read the mail in the maildir `DIR`, and end")
+	cmd.Flags().StringVar(&mbox, "mbox", "", "read the mail in the mbox `FILE` (- is standard input), and end")
+	cmd.MarkFlagsMutuallyExclusive("maildir", "mbox")
 	var asJSON bool
 	classify := &cobra.Command{
 		Use: "classify FILE...", Short: "Print what returned mails say of each recipient", Args: cobra.MinimumNArgs(1), ValidArgsFunction: completeFiles,
@@ -86,6 +106,49 @@ func runFeedback(cmd *cobra.Command, s *streams) error {
 	if failed, ok := errors.AsType[*feedback.Error](err); ok && failed.Part == "http" {
 		return fmt.Errorf("BULKMAIL_FEEDBACK_HTTP, BULKMAIL_FEEDBACK_TLS_CERT: %w", failed.Err)
 	}
+	return err
+}
+
+// readReturned reads mail that lies somewhere.
+func readReturned(cmd *cobra.Command, s *streams, maildir, mbox string) error {
+	config, names, err := loadConfig()
+	if err != nil {
+		return err
+	}
+	if config.ReturnPath == "" {
+		return usage(cmd, errors.New("BULKMAIL_RETURN_PATH is not set: set it as it is for the workers"))
+	}
+	path, err := returnpath.ParsePath(config.ReturnPath)
+	if err != nil {
+		return usage(cmd, fmt.Errorf("BULKMAIL_RETURN_PATH: %w", err))
+	}
+	config.NATSURL = cmp.Or(config.NATSURL, defaultURL)
+	c, err := config.connectOnly(names, "feedback", newLogger(config, s.err))
+	if err != nil {
+		return err
+	}
+	defer c.nc.Close()
+	mails, source := feedback.Maildir(maildir), "maildir"
+	if mbox != "" {
+		in := s.in
+		if mbox != "-" {
+			f, err := os.Open(mbox)
+			if err != nil {
+				return err
+			}
+			defer f.Close()
+			in = f
+		}
+		mails, source = feedback.Mbox(in), "mbox"
+	}
+	o := feedback.Options{KeysFile: c.KeysFile, Provide: c.options(c.log).Provision(), Log: c.log}
+	counts, err := feedback.Read(cmd.Context(), c.js, c.names, path, o, mails, source)
+	total := 0
+	for _, n := range counts {
+		total += n
+	}
+	fmt.Fprintf(s.out, "%s: %s taken, %s to another address, %s no report, %s too old\n", count(total, "mail", "mails"),
+		number(counts[feedback.Taken]), number(counts[feedback.NotOurs]), number(counts[feedback.NoReport]), number(counts[feedback.TooOld]))
 	return err
 }
 

@@ -57,6 +57,9 @@ const (
 	letters = "abcdefghijklmnopqrstuvwxyz234567"
 )
 
+// Purpose is what the keys of return paths are derived for: [keys.Key.Derive].
+const Purpose = "return path"
+
 // Length is that of a token.
 const Length = (octets*8 + 4) / 5
 

@@ -1,6 +1,16 @@
-// Package feedback takes what comes back after a relay has accepted a message: who
-// unsubscribes. `bulkmail feedback` is this package with flags around it; any number
-// of them may run.
+// Package feedback takes what comes back after a relay has accepted a message:
+// unsubscribes, bounces and complaints. `bulkmail feedback` is this package with flags
+// around it; any number of them may run.
+//
+// The way of a bounce or complaint:
+//
+//  1. Workers put a token into MAIL FROM: see package returnpath. [Maildir] and [Mbox]
+//     give out mail that came to such an address (reading.go).
+//  2. Package bounce reads it. The token names the claim of a batch, and the journal of
+//     the batch says who was sent to (mail.go). A token of a letter names one mailbox;
+//     one of a message to many leaves it to the report, which must name somebody of the
+//     batch: whoever got such a message could say of the others what he likes.
+//  3. rules.go: what follows from it. recorder.go stores it.
 //
 // The way of an unsubscribe:
 //

@@ -42,11 +42,12 @@ type recorder struct {
 
 	mu   sync.Mutex // guards what follows
 	seen map[uint64]struct{}
+	soft map[string]map[string]time.Time // by recipient and campaign: soft bounces, of the last two weeks when they were stored
 }
 
 func newRecorder(js jetstream.JetStream, n subjects.Names, provide subjects.Options, log *slog.Logger) *recorder {
-	r := &recorder{js: js, names: n, provide: provide, log: log, seen: make(map[uint64]struct{}), suppressed: suppress.NewFollower(js, n, log)}
-	r.events = tail.NewFollower(js, n.FeedbackStream(), n.AllFeedback(), func(m jetstream.Msg) { r.see(m.Headers().Get(jetstream.MsgIDHeader)) }, log)
+	r := &recorder{js: js, names: n, provide: provide, log: log, seen: make(map[uint64]struct{}), soft: make(map[string]map[string]time.Time), suppressed: suppress.NewFollower(js, n, log)}
+	r.events = tail.NewFollower(js, n.FeedbackStream(), n.AllFeedback(), r.learn, log)
 	return r
 }
 
@@ -157,6 +158,7 @@ func (r *recorder) store(ctx context.Context, o occurrence) error {
 		return fmt.Errorf("%w: %w", errAway, err)
 	}
 	r.see(o.ID)
+	r.note(&o.FeedbackEvent)
 	return nil
 }
 

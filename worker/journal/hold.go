@@ -41,6 +41,8 @@ type Hold struct {
 	closing chan struct{} // Close was called
 	lost    chan struct{} // closed by the writer
 
+	claim uint64 // sequence of the claim
+
 	last uint64             // sequence of the last entry; the writer's, before it starts Claim's
 	buf  []byte             // of an entry that is appended; the writer's too, as is
 	list []string           // which its results' recipients are cut from
@@ -82,6 +84,9 @@ type sending struct {
 
 // Attempt is the number of this attempt, from 1.
 func (h *Hold) Attempt() int { return h.attempt }
+
+// Claimed is the sequence of the claim in the stream.
+func (h *Hold) Claimed() uint64 { return h.claim }
 
 // Held tells whether the journal keeps everybody else from claiming the batch
 // still: the holder's last entry is younger than its ack wait.

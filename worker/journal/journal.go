@@ -223,6 +223,16 @@ func (j *Journal) Read(ctx context.Context, campaign, batch string) (*State, err
 	}
 }
 
+// Subject is that of the journal which an entry is of. The error is
+// [jetstream.ErrMsgNotFound] if the entry is not kept any more.
+func (j *Journal) Subject(ctx context.Context, sequence uint64) (string, error) {
+	m, err := j.stream.GetMsg(ctx, sequence)
+	if err != nil {
+		return "", err
+	}
+	return m.Subject, nil
+}
+
 // Claim takes hold of the batch for one attempt. The error is a [*HeldError] if s
 // shows, or turns out to be older than an entry which shows, that another
 // delivery of the batch is in hand. It is [ErrFenced] if it is this very message
@@ -253,6 +263,7 @@ func (j *Journal) Claim(ctx context.Context, s *State, d Delivery, trouble func(
 	s.Stamp.write(header)
 	err := h.append(ctx, h.entry(subjects.Claimed, nil), header)
 	if err == nil {
+		h.claim = h.last
 		h.writing.Go(h.write)
 		return h, nil
 	}

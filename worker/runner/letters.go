@@ -8,6 +8,7 @@ import (
 	"bulkmail/envelope/conffile"
 	"bulkmail/envelope/dkim"
 	"bulkmail/envelope/keys"
+	"bulkmail/envelope/returnpath"
 	"bulkmail/worker"
 )
 
@@ -31,6 +32,12 @@ func (o Options) readLetters(p *Problems) worker.LetterOptions {
 	}
 	if u, err := url.Parse(o.UnsubscribeURL); o.UnsubscribeURL != "" && (err != nil || u.Scheme != "https" || u.Host == "" || strings.ContainsAny(o.UnsubscribeURL, "?#<> \t")) {
 		p.add("UnsubscribeURL", "%q: use an https URL without ? and #, for example https://news.example.com/u/", o.UnsubscribeURL)
+	}
+	if o.ReturnPath != "" {
+		var err error
+		if letters.ReturnPath, err = returnpath.ParsePath(o.ReturnPath); err != nil {
+			p.add("ReturnPath", "%v", err)
+		}
 	}
 	if _, err := envelope.ParseAddress(o.UnsubscribeMailto); o.UnsubscribeMailto != "" && err != nil {
 		p.add("UnsubscribeMailto", "%v", err)

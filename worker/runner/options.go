@@ -97,6 +97,10 @@ type Options struct {
 	// UnsubscribeMailto an address. Default to none.
 	UnsubscribeURL    string
 	UnsubscribeMailto string
+	// ReturnPath is an address with a place for a token, such as
+	// "b+{token}@bounces.example.com". It takes the place of the sender in MAIL FROM,
+	// so that what comes back finds its batch. Defaults to none.
+	ReturnPath string
 
 	// HTTP is where /healthz, /readyz and /metrics are served; HTTPOff: nowhere.
 	// Defaults to DefaultHTTP, or the next free port if that one is taken; an
