@@ -60,14 +60,20 @@ var eximSender = regexp.MustCompile(`(?m) <= news\+(\d+)@.* for ([^\n]+)$`)
 
 func startExim(t *testing.T, pipelining string) (addr, log string) {
 	t.Helper()
+	addr, dir := startEximAs(t, strings.Replace(eximConfig, "PIPELINING", pipelining, 1))
+	return addr, dir + "/log/main"
+}
+
+func startEximAs(t *testing.T, config string) (addr, dir string) {
+	t.Helper()
 	exim := peerProgram(t, "exim4")
-	dir := peerFolder(t)
+	dir = peerFolder(t)
 	addr = freeAddr(t)
 	_, port, err := net.SplitHostPort(addr)
 	if err != nil {
 		t.Fatal(err)
 	}
-	config := strings.NewReplacer("DIR", dir, "PORT", port, "PIPELINING", pipelining).Replace(eximConfig)
+	config = strings.NewReplacer("DIR", dir, "PORT", port).Replace(config)
 	writeFile(t, dir+"/exim.conf", config)
 	for _, folder := range []string{"/spool", "/log"} {
 		if err := os.Mkdir(dir+folder, 0o755); err != nil {
@@ -78,7 +84,7 @@ func startExim(t *testing.T, pipelining string) (addr, log string) {
 		t.Fatalf("%v: %s", err, out)
 	}
 	startPeer(t, addr, peerCommand(exim, "-C", dir+"/exim.conf", "-bdf"))
-	return addr, dir + "/log/main"
+	return addr, dir
 }
 
 func TestExim(t *testing.T) {

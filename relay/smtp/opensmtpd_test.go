@@ -5,6 +5,7 @@ import (
 	"os"
 	"regexp"
 	"strings"
+	"sync"
 	"testing"
 
 	"bulkmail/testdata/testrun"
@@ -15,11 +16,26 @@ var opensmtpdReceived = regexp.MustCompile(`smtp envelope .* to=<([^>]+)>`)
 
 var opensmtpdSender = regexp.MustCompile(`smtp envelope .* from=<news\+(\d+)@[^>]*> to=<([^>]+)>`)
 
+// onlyOpenSMTPD is held by the test that runs one.
+var onlyOpenSMTPD sync.Mutex
+
 // OpenSMTPD has its queue and its control socket where they were built to be:
 // one at a time, and nobody else's.
 func startOpenSMTPD(t *testing.T) (addr, log string) {
 	t.Helper()
+	return startOpenSMTPDAs(t, `
+smtp limit max-rcpt 1000
+table anybody { "@" = nobody }
+action "nowhere" mda "cat >/dev/null" virtual <anybody>
+match from any for rcpt-to regex "^ok" action "nowhere"
+`)
+}
+
+func startOpenSMTPDAs(t *testing.T, config string) (addr, log string) {
+	t.Helper()
 	smtpd := peerProgram(t, "smtpd")
+	onlyOpenSMTPD.Lock()
+	t.Cleanup(onlyOpenSMTPD.Unlock)
 	if conn, err := net.Dial("unix", "/var/run/smtpd.sock"); err == nil {
 		_ = conn.Close()
 		missing(t, "an OpenSMTPD runs on this machine already")
@@ -30,13 +46,7 @@ func startOpenSMTPD(t *testing.T) (addr, log string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	writeFile(t, dir+"/smtpd.conf", `
-smtp limit max-rcpt 1000
-listen on 127.0.0.1 port `+port+` hostname mx.test
-table anybody { "@" = nobody }
-action "nowhere" mda "cat >/dev/null" virtual <anybody>
-match from any for rcpt-to regex "^ok" action "nowhere"
-`)
+	writeFile(t, dir+"/smtpd.conf", "listen on 127.0.0.1 port "+port+" hostname mx.test\n"+config)
 	log = dir + "/log"
 	f, err := os.Create(log)
 	if err != nil {
