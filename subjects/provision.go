@@ -109,6 +109,18 @@ func (n Names) streams(o Options) []jetstream.StreamConfig {
 			AllowDirect: true,
 			Compression: jetstream.S2Compression,
 		},
+		{
+			Name:              n.TallyStream(),
+			Description:       "what became of recipients, counted: one message a campaign and one of what is told beside",
+			Subjects:          []string{n.Tally("*"), n.TallyDetail("*")},
+			Retention:         jetstream.LimitsPolicy,
+			Storage:           jetstream.FileStorage,
+			Replicas:          replicas,
+			MaxMsgsPerSubject: 1,
+			AllowMsgTTL:       true, // of what stands for a campaign that was deleted
+			Duplicates:        dedupeWindow,
+			AllowDirect:       true,
+		},
 	}
 }
 

@@ -165,6 +165,16 @@ const (
 	CauseExpired    = "expired"    // the rest of a batch, whose journal says so too
 )
 
+// Tally is where the tally of a campaign is kept; of [AllCampaigns]: up to where
+// all of them are.
+func (n Names) Tally(campaign string) string { return n.Prefix() + ".tally." + campaign }
+
+// TallyDetail is where the rest of it is kept.
+func (n Names) TallyDetail(campaign string) string { return n.Tally(campaign) + ".detail" }
+
+// TallyStream holds the tallies.
+func (n Names) TallyStream() string { return strings.ToUpper(n.Prefix()) + "_TALLY" }
+
 // AllCampaigns stands in the subjects of the service where no campaign is meant.
 const AllCampaigns = "_"
 

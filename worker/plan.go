@@ -106,6 +106,31 @@ func makePlan(batch *envelope.Batch, known *subjects.State, p policy, s *screen,
 	return out
 }
 
+// recipients is how many different recipients the batch has, those of earlier
+// publications under its id included.
+func (p *plan) recipients(known *subjects.State) int {
+	n := len(known.Results)
+	count := func(r envelope.Recipient) {
+		if known.Results[r.Address] == nil {
+			n++
+		}
+	}
+	for _, group := range p.send {
+		for _, r := range group.Recipients {
+			count(r)
+		}
+	}
+	for _, invalid := range p.reject {
+		count(invalid.Recipient)
+	}
+	for _, list := range [][]deferred{p.suppress, p.doubtful} {
+		for _, d := range list {
+			count(d.recipient)
+		}
+	}
+	return n
+}
+
 // leaveOut tells whether a recipient is suppressed, and keeps that in the plan.
 func (p *plan) leaveOut(r envelope.Recipient, s *screen) bool {
 	if s == nil {

@@ -57,7 +57,7 @@ func (w *Worker) process(ctx, intake context.Context, d *delivery, t *turn) {
 	cancelled := w.campaigns.of(d.campaign) == subjects.CampaignCancelled
 	screened := w.suppressed.Set().Version()
 	p := makePlan(batch, &known.State, w.policy, w.screenOf(d.campaign, began), cancelled, began)
-	d.number.Content = contentOf(batch)
+	d.number.Content, d.number.Recipients = contentOf(batch), p.recipients(&known.State)
 	switch {
 	case known.Content != "" && known.Content != d.number.Content:
 		w.bury(ctx, d, errOtherContent)

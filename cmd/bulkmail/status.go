@@ -19,7 +19,7 @@ import (
 )
 
 func newStatus(s *streams) *cobra.Command {
-	var asJSON, follow bool
+	var asJSON, follow, detail bool
 	cmd := &cobra.Command{
 		Use:   "status [CAMPAIGN]",
 		Short: "Print the campaigns: how far they are, what waits, and how the relays are",
@@ -32,10 +32,14 @@ were published by other programs are counted when a worker takes these up.
 Of a campaign that is named it says why it does not move. Without a campaign, also
 one line per relay: how many workers have it and how they find it.`,
 		Example: `  bulkmail status
-  bulkmail status news --watch`,
+  bulkmail status news --watch
+  bulkmail status news --detail`,
 		Args:              cobra.MaximumNArgs(1),
 		ValidArgsFunction: completeCampaign(),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if detail && len(args) == 0 {
+				return usage(cmd, errors.New("--detail is about one campaign: name it"))
+			}
 			if len(args) == 1 && !subjects.ValidID(args[0]) {
 				return usage(cmd, badCampaign(args[0]))
 			}
@@ -44,9 +48,13 @@ one line per relay: how many workers have it and how they find it.`,
 				return err
 			}
 			defer c.nc.Close()
+			if detail {
+				return c.detail(cmd.Context(), s, args, asJSON)
+			}
 			return c.status(cmd.Context(), s, args, asJSON, follow)
 		},
 	}
+	cmd.Flags().BoolVar(&detail, "detail", false, "of the campaign that is named, how its recipients spread over relays, receiving domains and replies: the 20 largest; with --json also over the minutes of the last day")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON, one object a line")
 	cmd.Flags().BoolVarP(&follow, "watch", "w", false, "print again every two seconds, with the rate and the time left, until the campaign that is named is over")
 	return cmd

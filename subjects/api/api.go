@@ -24,6 +24,7 @@ type Verb string
 // The verbs.
 const (
 	Status    Verb = "status"    // answers with a list of [campaign.Status]
+	Detail    Verb = "detail"    // with a [campaign.Detail]
 	Campaigns Verb = "campaigns" // with a list of names
 	Outcomes  Verb = "outcomes"  // [OutcomesRequest], with [OutcomesAnswer]
 	Pause     Verb = "pause"     // [ChangeRequest], with [Record]
@@ -32,7 +33,7 @@ const (
 )
 
 // Verbs are all of them.
-func Verbs() []Verb { return []Verb{Status, Campaigns, Outcomes, Pause, Resume, Cancel} }
+func Verbs() []Verb { return []Verb{Status, Detail, Campaigns, Outcomes, Pause, Resume, Cancel} }
 
 const (
 	// HeaderActor of a request is who asks, for the record.

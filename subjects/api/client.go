@@ -88,6 +88,12 @@ func (c *Client) Statuses(ctx context.Context) ([]campaign.Status, error) {
 	}
 }
 
+// Detail tells how the recipients of a campaign spread.
+func (c *Client) Detail(ctx context.Context, name string) (d campaign.Detail, err error) {
+	_, err = c.ask(ctx, Detail, name, nil, &d)
+	return d, err
+}
+
 // Campaigns are the names of all campaigns, sorted.
 func (c *Client) Campaigns(ctx context.Context) ([]string, error) {
 	var names []string

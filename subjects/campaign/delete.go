@@ -6,6 +6,8 @@ import (
 	"fmt"
 
 	"github.com/nats-io/nats.go/jetstream"
+
+	"bulkmail/subjects/tally"
 )
 
 // Delete removes a campaign of which nothing is in the queue any more: its record,
@@ -28,6 +30,7 @@ func (c *Client) Delete(ctx context.Context, campaign string) error {
 	}
 	return errors.Join(err,
 		c.purge(ctx, c.names.OutcomesStream(), c.names.CampaignOutcomes(campaign)),
+		tally.Forget(ctx, c.js, c.names, campaign), // when there is nothing to count any more
 		c.purge(ctx, c.names.DeadStream(), c.names.Dead(campaign)))
 }
 

@@ -77,9 +77,10 @@ func (c *Client) Statuses(ctx context.Context) ([]Status, error) {
 // A look is what is known of all campaigns, or of one, at one time.
 type look struct {
 	waiting map[string]uint64
-	tallies map[string]*tally.Tally
+	counts  map[string]tally.Counts
 	dead    map[string]DeadCounts
 	asOf    time.Time
+	now     bool // counts has all that was there when waiting was looked at
 
 	workers func() []subjects.WorkerRelays // nil where they cannot be seen
 }
@@ -122,24 +123,64 @@ func (c *Client) look(ctx context.Context, only string) (*look, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &look{waiting: make(map[string]uint64), asOf: time.Now().UTC().Truncate(time.Millisecond)}
+	l := &look{waiting: make(map[string]uint64), counts: make(map[string]tally.Counts)}
 	for subject, n := range bySubject {
 		name, _ := c.names.Campaign(subject)
 		l.waiting[strings.Clone(name)] = n
 	}
-	book, err := tally.Open(ctx, c.js, c.names, only)
-	if err != nil {
+	if err := c.lookAtTallies(ctx, l, only); err != nil {
 		return nil, err
 	}
-	if err := book.Read(ctx); err != nil {
-		return nil, err
-	}
-	l.tallies = book.Tallies()
 	if l.dead, err = c.deadCounts(ctx, wanted); err != nil {
 		return nil, err
 	}
 	l.workers = onceWorkers(func() ([]subjects.WorkerRelays, error) { return c.workers(ctx) })
 	return l, nil
+}
+
+const (
+	// fresh is how old the tallies may be that a teller keeps. Beyond that there is
+	// none, and the rest is counted here.
+	fresh = 1500 * time.Millisecond
+	// mostCaught is how many entries beyond them are read.
+	mostCaught = 100
+)
+
+// lookAtTallies reads what was counted, and counts the rest: all of it where nobody
+// else does, else as far as it is little.
+func (c *Client) lookAtTallies(ctx context.Context, l *look, only string) error {
+	l.asOf = time.Now().UTC().Truncate(time.Millisecond)
+	book, err := tally.Open(ctx, c.js, c.names, only, false)
+	if err != nil {
+		return err
+	}
+	if book.Age() > fresh {
+		err, l.now = book.Read(ctx), true
+	} else if l.now, err = book.Catch(ctx, mostCaught); !l.now {
+		l.asOf = book.AsOf()
+	}
+	if err != nil {
+		return err
+	}
+	names := []string{only}
+	if only == "" {
+		if names, err = book.Campaigns(ctx); err != nil {
+			return err
+		}
+		if err := book.Load(ctx, names); err != nil {
+			return err
+		}
+	}
+	for _, name := range names {
+		t, err := book.Tally(ctx, name)
+		if err != nil {
+			return err
+		}
+		if t != nil {
+			l.counts[name] = t.Counts
+		}
+	}
+	return nil
 }
 
 // onceWorkers asks when it is first wanted. What cannot be seen is nil.
@@ -160,7 +201,8 @@ func onceWorkers(ask func() ([]subjects.WorkerRelays, error)) func() []subjects.
 }
 
 func (l *look) has(name string) bool {
-	return l.waiting[name] > 0 || l.tallies[name] != nil || l.dead[name].Letters > 0
+	_, counted := l.counts[name]
+	return l.waiting[name] > 0 || counted || l.dead[name].Letters > 0
 }
 
 // names are the campaigns that there is anything of, and those given.
@@ -168,7 +210,7 @@ func (l *look) names(given []string) []string {
 	for name := range l.waiting {
 		given = append(given, name)
 	}
-	for name := range l.tallies {
+	for name := range l.counts {
 		given = append(given, name)
 	}
 	slices.Sort(given)
@@ -178,17 +220,14 @@ func (l *look) names(given []string) []string {
 // status puts together what the record, the queue and the journals say. A campaign
 // without a record was published by others: it is what is there of it.
 func (l *look) status(name string, record *subjects.Campaign, recorded bool) Status {
-	var counts tally.Counts
-	if t := l.tallies[name]; t != nil {
-		counts = t.Counts
-	}
+	counts := l.counts[name]
 	waiting := l.waiting[name]
 	s := Status{
 		Campaign: name, State: record.State, Complete: record.Complete || !recorded, Changes: append([]subjects.CampaignChange{}, record.Changes...),
 		Published: max(record.Recipients, counts.Published), Batches: max(record.Batches, counts.Batches),
 		Moved: counts.Moved(), Dead: l.dead[name], AsOf: l.asOf, Rate: counts.Rate(l.asOf),
 	}
-	if waiting == 0 && (s.Dead.Unreadable > 0 || s.State == subjects.CampaignCancelled) {
+	if waiting == 0 && l.now && (s.Dead.Unreadable > 0 || s.State == subjects.CampaignCancelled) {
 		s.Published = counts.Published // the others were in batches that could not be read, or never came
 	}
 	for status, n := range counts.Outcomes {
@@ -200,7 +239,7 @@ func (l *look) status(name string, record *subjects.Campaign, recorded bool) Sta
 	}
 	// Where nobody counted who was published, whoever is in a batch or an entry that
 	// could not be read may have no outcome.
-	hidden := !recorded && s.Dead.Unreadable+len(s.Unreadable) > 0
+	hidden := !recorded && (s.Dead.Unreadable+len(s.Unreadable) > 0 || !l.now)
 	s.Finished = s.Complete && waiting == 0 && s.Outcomes.Left() == 0 && !hidden
 	s.times(&counts)
 	s.Reason = l.reason(record, waiting, &s.Outcomes)

@@ -99,6 +99,7 @@ type journals struct {
 	of   map[string]*journal
 	used list.List // *journal, the one that was used last at the front
 	held int       // recipients
+	room int       // for so many
 	// read reads the entries of a journal before a sequence.
 	read func(ctx context.Context, subject string, before uint64, each func(*entry)) error
 }
@@ -184,7 +185,7 @@ func (j *journals) grown(known *journal, by int) {
 	if known.Done {
 		j.drop(known)
 	}
-	for j.held > keptRecipients && j.used.Len() > 1 {
+	for j.held > j.room && j.used.Len() > 1 {
 		j.drop(j.used.Back().Value.(*journal))
 	}
 }
@@ -205,10 +206,9 @@ func retriedBatch(batch string) string {
 	return batch[:i]
 }
 
-// take takes in the next entry of the campaign.
-func (t *Tally) take(ctx context.Context, e *entry, stream time.Time, under *journals) error {
-	at := Place{stream, e.sequence}
-	counting, detailing := !t.Counts.has(at), !t.Detail.has(at)
+// take takes in the next entry of the campaign, as far as it is not in the counts
+// or the detail.
+func (t *Tally) take(ctx context.Context, e *entry, at Place, counting, detailing bool, under *journals) error {
 	if !counting && !detailing {
 		return nil
 	}

@@ -153,7 +153,8 @@ type Delivery struct {
 	Consumer string        // that delivered it. Defaults to [subjects.Consumer]
 	AckWait  time.Duration // of that consumer. Defaults to 30s
 
-	Content string // tells what the batch says to all its recipients; see [State.Content]
+	Recipients int    // different ones that the batch has; 0: not known
+	Content    string // tells what the batch says to all its recipients; see [State.Content]
 }
 
 func (d Delivery) withDefaults() Delivery {
@@ -260,6 +261,9 @@ func (j *Journal) Claim(ctx context.Context, s *State, d Delivery, trouble func(
 	}
 	h.ctx, h.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	header := d.header()
+	if d.Recipients > 0 {
+		header.Set(subjects.HeaderRecipients, strconv.Itoa(d.Recipients))
+	}
 	s.Stamp.write(header)
 	err := h.append(ctx, h.entry(subjects.Claimed, nil), header)
 	if err == nil {

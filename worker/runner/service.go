@@ -4,11 +4,13 @@ import (
 	"context"
 	"sync"
 
+	"bulkmail/subjects/tally"
 	"bulkmail/worker/service"
 )
 
-// serving is the worker's part in the service of the fleet, from when it begins to
-// work: what is asked for needs what it makes on the broker first.
+// serving is the worker's part in what the fleet does beside sending: answering, and
+// counting what became of recipients, which one worker does for all. It begins when
+// the worker begins to work: both need what that makes on the broker first.
 type serving struct {
 	waiting sync.WaitGroup
 	cancel  context.CancelFunc
@@ -30,6 +32,7 @@ func (r *Runner) startService(ctx context.Context) error {
 		if err != nil {
 			r.o.Log.ErrorContext(waits, "nobody is answered", "error", err)
 		}
+		tally.NewTeller(r.js, r.names, r.o.Name, r.o.Log).Run(waits)
 	})
 	r.serving = s
 	return nil
@@ -37,7 +40,7 @@ func (r *Runner) startService(ctx context.Context) error {
 
 func (r *Runner) stopService(ctx context.Context) error {
 	r.serving.cancel()
-	r.serving.waiting.Wait()
+	r.serving.waiting.Wait() // a teller ends within the step's bound
 	if r.serving.service == nil {
 		return nil
 	}

@@ -41,8 +41,8 @@ func (r *Runner) steps() []step {
 		{"worker", r.makeWorker, nil, 0},
 		{"health", r.watchHealth, nil, 0},
 		{"reload", r.startFollowing, r.stopFollowing, 0},
-		// It answers during the drain, too.
-		{"service", r.startService, r.stopService, time.Second},
+		// It answers during the drain, too, and counts what came of that.
+		{"service", r.startService, r.stopService, 4 * time.Second},
 	}
 }
 

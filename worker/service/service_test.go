@@ -79,7 +79,7 @@ func (d *desk) ask(subject, request string, header nats.Header) *nats.Msg {
 }
 
 // newest is what differs from run to run.
-var newest = regexp.MustCompile(`"20\d\d-[0-9T:.-]+Z"|"rate":[0-9.e+]+|20\d\d-\d\d-\d\d \d\d:\d\d:\d\d`)
+var newest = regexp.MustCompile(`"20\d\d-[0-9T:.-]+Z"|"rate":[0-9.e+]+|20\d\d-\d\d-\d\d \d\d:\d\d:\d\d|"at": \d+`)
 
 func TestWhatIsAskedAndAnsweredIsAsPublished(t *testing.T) {
 	t.Parallel()
@@ -92,6 +92,8 @@ func TestWhatIsAskedAndAnsweredIsAsPublished(t *testing.T) {
 		{"campaigns", "bulkmail.api.campaigns._", ``},
 		{"status", "bulkmail.api.status.news", `{}`},
 		{"status-all", "bulkmail.api.status._", ``},
+		{"detail", "bulkmail.api.detail.news", `{}`},
+		{"detail-of-nobody", "bulkmail.api.detail.nws", ``},
 		{"status-of-nobody", "bulkmail.api.status.nws", ``},
 		{"outcomes", "bulkmail.api.outcomes.news", `{"status":["accepted","rejected"],"limit":2}`},
 		{"outcomes-next", "bulkmail.api.outcomes.news", `{"status":["accepted","rejected"],"after":"1.2","limit":2}`},

@@ -23,6 +23,11 @@ func (q *request) do(ctx context.Context) (answer any, err error) {
 	switch q.verb {
 	case api.Status:
 		return q.status(ctx)
+	case api.Detail:
+		if err := q.read(&struct{}{}); err != nil {
+			return nil, err
+		}
+		return q.campaigns.Detail(ctx, q.about)
 	case api.Campaigns:
 		return q.names(ctx)
 	case api.Outcomes:
