@@ -56,8 +56,13 @@ func TestABatchThatCannotBeBegunStaysInTheQueueAndHoldsNobodyUp(t *testing.T) {
 			if line := e.log.wait(t, c.line, 1); line.attrs["campaign"] != "c" || line.attrs["error"] == "" {
 				t.Errorf("logged: %v", line.attrs)
 			}
-			if msg, err := said.NextMsg(patience); err != nil || !strings.HasPrefix(string(msg.Data), `-NAK {"delay"`) {
-				t.Errorf("the broker was not told to deliver it again later, but %+v (%v)", msg, err)
+			// The batch before may be acked only now, after its last entry.
+			for told := false; !told; {
+				msg, err := said.NextMsg(patience)
+				if err != nil {
+					t.Fatalf("the broker was not told to deliver it again later: %v", err)
+				}
+				told = strings.HasPrefix(string(msg.Data), `-NAK {"delay"`)
 			}
 			h.publish(t, "c", envelope.Batch{ID: "after", Recipients: envelope.To("after@example.net")})
 			h.ledger(t, "c", "after").until(subjects.Done)
