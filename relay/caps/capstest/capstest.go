@@ -153,7 +153,7 @@ func (s Sendings) checkSpread(t rapid.TB, l caps.Limits) {
 	}
 }
 
-// CheckSpreadFromAnyMoment: from no moment on are more messages granted that count
+// CheckSpreadFromAnyMoment sees that from no moment on are more messages granted that count
 // than two quanta, what was due since, and what was given back of earlier grants. It holds for a pool by itself; of a fleet only the leases could tell.
 func (s Sendings) CheckSpreadFromAnyMoment(t rapid.TB, l caps.Limits) {
 	t.Helper()
