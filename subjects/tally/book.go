@@ -20,6 +20,8 @@ type Book struct {
 	js     jetstream.JetStream
 	stream jetstream.Stream // of outcomes
 	made   time.Time        // that stream
+	first  time.Time        // when the broker stored the first entry it has; zero: none
+	end    uint64           // sequence of its last entry when the book was opened
 	store  store
 	asked  time.Time // by the broker's clock
 	only   string    // the one campaign that it is about; empty: all
@@ -49,6 +51,7 @@ func Open(ctx context.Context, js jetstream.JetStream, names subjects.Names, onl
 	b := &Book{js: js, names: names, stream: stream, made: stream.CachedInfo().Created, only: only, detail: detail, of: make(map[string]*open)}
 	b.under = journals{of: make(map[string]*journal), room: keptRecipients, read: b.journal}
 	b.asked = stream.CachedInfo().TimeStamp
+	b.first, b.end = stream.CachedInfo().State.FirstTime, stream.CachedInfo().State.LastSeq
 	if b.store, err = openStore(ctx, js, names); err != nil {
 		return nil, err
 	}
@@ -56,12 +59,22 @@ func Open(ctx context.Context, js jetstream.JetStream, names subjects.Names, onl
 	if b.upTo, err = b.store.checkpoint(ctx); err != nil {
 		return nil, err
 	}
+	b.adopt(&b.upTo.Place)
 	if b.upTo.Stream.Equal(b.made) {
 		if b.read = b.upTo.Sequence; detail {
 			b.read = min(b.read, b.upTo.Detail)
 		}
 	}
 	return b, nil
+}
+
+// adopt knows a place again in a stream that was restored from a backup: the broker
+// makes such a stream anew, and it has entries that are older than itself.
+func (b *Book) adopt(p *Place) {
+	restored := !b.first.IsZero() && b.first.Before(b.made)
+	if restored && !p.Stream.IsZero() && !p.Stream.After(b.first) && p.Sequence <= b.end {
+		p.Stream = b.made
+	}
 }
 
 // Age is how long ago, when the book was opened, a teller stored that it counts.
@@ -112,6 +125,8 @@ func (b *Book) Load(ctx context.Context, campaigns []string) error {
 	}
 	loaded, err := b.store.loadAll(ctx, missing, b.detail)
 	for i, o := range loaded {
+		b.adopt(&o.Counts.Place)
+		b.adopt(&o.Detail.Place)
 		b.of[missing[i]] = o
 	}
 	return err
@@ -126,6 +141,8 @@ func (b *Book) open(ctx context.Context, campaign string) (*open, error) {
 	if err != nil {
 		return nil, err
 	}
+	b.adopt(&o.Counts.Place)
+	b.adopt(&o.Detail.Place)
 	b.of[string([]byte(campaign))] = o
 	return o, nil
 }
