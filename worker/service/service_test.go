@@ -96,7 +96,7 @@ func TestWhatIsAskedAndAnsweredIsAsPublished(t *testing.T) {
 		{"detail-of-nobody", "bulkmail.api.detail.nws", ``},
 		{"status-of-nobody", "bulkmail.api.status.nws", ``},
 		{"outcomes", "bulkmail.api.outcomes.news", `{"status":["accepted","rejected"],"limit":2}`},
-		{"outcomes-next", "bulkmail.api.outcomes.news", `{"status":["accepted","rejected"],"after":"1.2","limit":2}`},
+		{"outcomes-next", "bulkmail.api.outcomes.news", `{"status":["accepted","rejected"],"after":"1.2","limit":0}`},
 		{"outcomes-wrong", "bulkmail.api.outcomes.news", `{"status":["sent"]}`},
 		{"pause", "bulkmail.api.pause.news", `{"why":"wrong subject"}`},
 		{"resume", "bulkmail.api.resume.news", ``},

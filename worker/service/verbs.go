@@ -1,6 +1,7 @@
 package service
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -94,10 +95,11 @@ func (q *request) names(ctx context.Context) (any, error) {
 
 // outcomes is a page of the outcomes of a campaign.
 func (q *request) outcomes(ctx context.Context) (any, error) {
-	asked := api.OutcomesRequest{Limit: pageOutcomes}
+	var asked api.OutcomesRequest
 	if err := q.read(&asked); err != nil {
 		return nil, err
 	}
+	asked.Limit = cmp.Or(asked.Limit, pageOutcomes)
 	for _, status := range asked.Status {
 		if !slices.Contains(subjects.Statuses(), status) {
 			return nil, &api.Error{Code: api.BadRequest, Text: fmt.Sprintf("status %q is unknown", status)}
