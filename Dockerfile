@@ -12,7 +12,7 @@ RUN vcs=true; git rev-parse --verify -q HEAD >/dev/null 2>&1 || vcs=false; \
 # Folders that belong to whom bulkmail runs as: volumes that are mounted there are
 # made like them.
 RUN cd /out && mkdir -p own/var/lib/bulkmail own/data \
-    own/tls/nats own/tls/relay own/tls/provision own/tls/worker own/tls/publisher
+    own/tls/nats own/tls/relay own/tls/provision own/tls/worker own/tls/publisher own/tls/operator
 
 # A NATS server that is not root, and can be asked whether it is well.
 FROM nats:2.15.2 AS broker

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -74,8 +75,15 @@ func TestASignatureHoldsAtTheEndOfRealRelays(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
+			// OpenSMTPD has one queue a machine, and what it had passed on when it was
+			// stopped may come once more: ours are known by their selector.
+			selector := "s" + strconv.FormatInt(time.Now().UnixNano(), 36)
 			arrived := make(chan string, 100)
-			end, err := sink.Start(sink.Options{Message: func(_ sink.Transaction, message []byte) { arrived <- string(message) }})
+			end, err := sink.Start(sink.Options{Message: func(_ sink.Transaction, message []byte) {
+				if strings.Contains(string(message), selector) {
+					arrived <- string(message)
+				}
+			}})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -89,7 +97,7 @@ func TestASignatureHoldsAtTheEndOfRealRelays(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			key, err := dkim.NewKey("example.com", "s1", pem)
+			key, err := dkim.NewKey("example.com", selector, pem)
 			if err != nil {
 				t.Fatal(err)
 			}
